@@ -1,0 +1,1 @@
+"""A gateway daemon that keeps a fleet of devices at Azure IoT Hub."""

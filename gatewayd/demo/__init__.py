@@ -1,0 +1,1 @@
+"""A whole fleet on one machine: emulator, daemon and clients that others wrote."""

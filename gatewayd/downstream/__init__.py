@@ -1,0 +1,1 @@
+"""Devices: who may come in, and one MQTT session for each that did."""

@@ -1,0 +1,1 @@
+"""What joins devices to the hub: routing, custody, renewal."""

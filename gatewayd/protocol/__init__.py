@@ -1,0 +1,1 @@
+"""What is said on the wires: no sockets, no loop, no clock, no log."""

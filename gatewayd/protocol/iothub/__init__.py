@@ -1,0 +1,1 @@
+"""IoT Hub's conventions over MQTT and AMQP."""

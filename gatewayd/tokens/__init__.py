@@ -1,0 +1,1 @@
+"""Keys as midstates in locked memory, tokens signed in C, renewals placed in time."""

@@ -1,0 +1,1 @@
+"""Bytes over TCP and TLS, and one timer wheel for all who wait."""

@@ -1,0 +1,1 @@
+"""The hub: dialling, the connect budget, and each identity's presence there."""
