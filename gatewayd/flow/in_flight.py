@@ -1,0 +1,190 @@
+"""The messages of one device that the device still owns: offered, and not receipted. Pure.
+
+Promises (*custody*, *order*, *bounded*):
+- a receipt is due only for a message that the hub acknowledged;
+- receipts come in the order in which the messages came;
+- messages are handed to the hub in that order too;
+- a resend (DUP) of a message still held joins it and makes no second message;
+- no more than `max_messages` and `max_bytes` are held: then `is_full` is True and the device is not read.
+
+A device may leave with messages unreceipted. They are held as *unclaimed*: they still go to the hub, and a resend
+after the device's return claims them, which gets it its receipt without a double at the hub. Unclaimed messages that
+the hub has acknowledged are the first to be forgotten when room is needed: forgetting one costs a double, never a loss.
+
+QoS 0 messages pass through the same ledger, so that they keep their place among the others. They get no receipt and
+are gone once they are handed to the hub session.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gatewayd.message import Telemetry
+
+
+class Offer(enum.Enum):
+    """What became of a PUBLISH that a device offered."""
+
+    NEW = "new"
+    JOINED = "joined"  # a resend of a message that is held already
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that is due: the device's packet id, and when the message came (monotonic seconds)."""
+
+    packet_id: int
+    received_at: float
+
+
+class _Stage(enum.Enum):
+    WAITING = "waiting"  # not handed to the hub session yet
+    SENT = "sent"  # with the hub session, under `handle`
+    AT_HUB = "at_hub"  # the hub acknowledged it
+
+
+class Held:
+    """One message held for its device."""
+
+    __slots__ = ("claimed", "handle", "message", "packet_id", "received_at", "stage")
+
+    def __init__(self, packet_id: int, message: Telemetry, received_at: float) -> None:
+        self.packet_id = packet_id
+        self.message = message
+        self.received_at = received_at
+        self.claimed = True
+        self.stage = _Stage.WAITING
+        self.handle = 0
+
+
+class InFlight:
+    """The ledger of one device. Most devices hold nothing most of the time, so the empty ledger is small."""
+
+    __slots__ = ("_bytes", "_held", "_max_bytes", "_max_messages", "_unclaimed")
+
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._held: list[Held] = []
+        self._bytes = 0
+        self._unclaimed = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Topic and payload bytes of all messages held."""
+        return self._bytes
+
+    @property
+    def is_full(self) -> bool:
+        """True when the device must not be read: the next message could not be held within the bounds."""
+        return len(self._held) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def offer(self, packet_id: int, message: Telemetry, *, dup: bool, now: float) -> Offer:
+        """A PUBLISH with QoS 1 came from the device.
+
+        The caller stops reading while `is_full`. What was already read when the bound was reached is still taken:
+        one more read's worth of messages at the most, because the transport hands over at most one buffer.
+        """
+        if dup and (held := self._resent(packet_id, message)) is not None:
+            if not held.claimed:
+                held.claimed = True
+                self._unclaimed -= 1
+            return Offer.JOINED
+        if self.is_full:
+            self._forget_acknowledged_strays()
+        self._held.append(Held(packet_id, message, now))
+        self._bytes += message.size
+        return Offer.NEW
+
+    def hold_qos0(self, message: Telemetry, *, now: float) -> bool:
+        """A PUBLISH with QoS 0 has to wait its turn; False when there is no room for it."""
+        if self.is_full:
+            return False
+        held = Held(0, message, now)
+        held.claimed = False
+        self._unclaimed += 1
+        self._held.append(held)
+        self._bytes += message.size
+        return True
+
+    def next_to_send(self) -> Held | None:
+        """The oldest message not yet handed to the hub session."""
+        for held in self._held:
+            if held.stage is _Stage.WAITING:
+                return held
+        return None
+
+    def sent(self, held: Held, handle: int) -> None:
+        """`held` went to the hub session, which will name it by `handle` (a QoS 0 message is done then)."""
+        if held.message.qos == 0:
+            self._drop(self._held.index(held))
+            return
+        held.stage = _Stage.SENT
+        held.handle = handle
+
+    def acknowledged(self, handle: int) -> None:
+        """The hub acknowledged what it was sent under `handle`; an unknown handle is nothing of ours."""
+        for held in self._held:
+            if held.stage is _Stage.SENT and held.handle == handle:
+                held.stage = _Stage.AT_HUB
+                return
+
+    def receipts(self) -> Iterator[Receipt]:
+        """The receipts that are due now, in order; each is given once."""
+        at = 0
+        while at < len(self._held):
+            held = self._held[at]
+            if not held.claimed:
+                at += 1
+                continue
+            if held.stage is not _Stage.AT_HUB:
+                return
+            self._drop(at)
+            yield Receipt(held.packet_id, held.received_at)
+
+    def unsend(self) -> None:
+        """The hub session is gone with its memory of what it sent: all that it held waits again."""
+        for held in self._held:
+            if held.stage is _Stage.SENT:
+                held.stage = _Stage.WAITING
+
+    def device_left(self, *, comes_back: bool) -> None:
+        """The device is gone. `comes_back`: it kept its session (CleanSession 0) and will resend what is unreceipted.
+
+        A device that will not come back can claim nothing, so what the hub already has is forgotten.
+        """
+        for held in self._held:
+            held.claimed = False
+        self._unclaimed = len(self._held)
+        if not comes_back:
+            self._forget_acknowledged_strays()
+
+    @property
+    def is_settled(self) -> bool:
+        """True when nothing held still has to reach the hub."""
+        return all(held.stage is _Stage.AT_HUB for held in self._held)
+
+    def _resent(self, packet_id: int, message: Telemetry) -> Held | None:
+        for held in self._held:
+            if held.packet_id == packet_id and held.message == message:
+                return held
+        return None
+
+    def _forget_acknowledged_strays(self) -> None:
+        if not self._unclaimed:
+            return
+        for at in range(len(self._held) - 1, -1, -1):
+            held = self._held[at]
+            if not held.claimed and held.stage is _Stage.AT_HUB:
+                self._drop(at)
+
+    def _drop(self, at: int) -> None:
+        held = self._held.pop(at)
+        self._bytes -= held.message.size
+        if not held.claimed:
+            self._unclaimed -= 1
