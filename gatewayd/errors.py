@@ -80,10 +80,12 @@ class ConfigProblem:
     path: str
     problem: str
     allowed: str = ""
+    line: int | None = None
 
     def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path} (line {self.line})"
         hint = f" (allowed: {self.allowed})" if self.allowed else ""
-        return f"{self.path}: {self.problem}{hint}"
+        return f"{place}: {self.problem}{hint}"
 
 
 class ConfigError(GatewaydError):

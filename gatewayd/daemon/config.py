@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -46,12 +47,10 @@ TUNING, RESTART = Applies.TUNING, Applies.RESTART
 
 def setting(default: object, applies: Applies, says: str) -> Any:
     """A key. `default` is written as in the file and read the same way; `...` makes the key required, None optional."""
-    return Field(
-        default=default,
-        validate_default=default is not None,
-        description=says,
-        json_schema_extra={"applies": applies.value},
-    )
+    extra: JsonDict = {"applies": applies.value}
+    if default is None:
+        return Field(default=None, description=says, json_schema_extra=extra)
+    return Field(default=default, validate_default=True, description=says, json_schema_extra=extra)
 
 
 class Section(BaseModel):
@@ -87,12 +86,14 @@ class Budget(Section):
 class Deadlines(Section):
     """How long gatewayd waits for the hub before it calls an attempt failed."""
 
-    dial: Annotated[float, Duration("1s", "60s")] = setting(
+    dial: Annotated[float, Duration("100ms", "60s")] = setting(
         "10s", TUNING, "Name lookup and TCP connection together."
     )
-    handshake: Annotated[float, Duration("1s", "60s")] = setting("15s", TUNING, "The TLS handshake.")
-    connack: Annotated[float, Duration("1s", "60s")] = setting("15s", TUNING, "The hub's answer to CONNECT.")
-    ping: Annotated[float, Duration("1s", "60s")] = setting(
+    handshake: Annotated[float, Duration("100ms", "60s")] = setting("15s", TUNING, "The TLS handshake.")
+    connack: Annotated[float, Duration("100ms", "60s")] = setting(
+        "15s", TUNING, "The hub's answer to CONNECT."
+    )
+    ping: Annotated[float, Duration("100ms", "60s")] = setting(
         "20s", TUNING, "The hub's answer to a keep-alive ping; a silent hub is then called gone."
     )
 
