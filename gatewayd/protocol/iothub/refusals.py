@@ -1,8 +1,8 @@
 """IoT Hub's refusals: one table of code, cause, how it shows, what we do, and what the operator should do.
 
 Logs, metrics, the status page and `gatewayd explain` read this table and nothing else, so that one refusal
-has one name everywhere. Codes and texts follow Microsoft's article "Troubleshoot Azure IoT Hub error codes",
-names the ErrorCode enumeration of the Azure service SDK for .NET where it has them.
+has one name everywhere. Codes, names and texts follow Microsoft's article "Troubleshoot Azure IoT Hub error
+codes"; 503003 is named as in the ErrorCode enumeration of the Azure service SDK for .NET.
 
 Over MQTT 3.1.1 the hub says nothing but CONNACK 3 or 5, or a closed socket. What `classify_connack` and
 `classify_close` give is therefore an `Inference`: the likeliest row, and the observation it rests on. It is
@@ -80,7 +80,7 @@ TABLE: Final[tuple[Refusal, ...]] = (
         retryable=False,
     ),
     Refusal(
-        400027, "duplicate_identity", "ConnectionForcefullyClosedOnNewConnection",
+        400027, "suspected", "ConnectionForcefullyClosedOnNewConnection",
         "Device disconnected: a new connection with the same device id was made",
         f"{_CLOSED}, soon after connect, again and again", "detach amqp:link:stolen", Ask.WAIT, Ask.PARK,
         "Another client uses this device id: a second gateway, a test tool, or the device itself past the "
@@ -97,14 +97,16 @@ TABLE: Final[tuple[Refusal, ...]] = (
         retryable=True, planned=True,
     ),
     Refusal(
-        400029, "hub_moved", "GatewayConnectionMoved", "Existing connections were closed by the hub", _CLOSED,
-        "close amqp:connection:forced", Ask.WAIT, Ask.WAIT,
-        "Nothing to do: the hub was upgraded or moved a partition. Reconnecting works.", retryable=True,
+        400029, "hub_upgrade", "ConnectionForcefullyClosedOnFaultInjection",
+        "Existing connections are closed during a service or platform upgrade", _CLOSED,
+        "close amqp:connection:forced", Ask.WAIT, Ask.WAIT, "Nothing to do: reconnecting works at once.",
+        retryable=True,
     ),
     Refusal(
-        400030, "hub_moved", "GatewayConnectionClosed", "Existing connections were closed by the hub",
-        _CLOSED, "close amqp:connection:forced", Ask.WAIT, Ask.WAIT,
-        "Nothing to do: the hub was upgraded or moved a partition. Reconnecting works.", retryable=True,
+        400030, "hub_upgrade", "ConnectionRejectedOnFaultInjection",
+        "New connections are rejected during a service or platform upgrade", _CONNACK_3,
+        "close amqp:connection:forced", Ask.WAIT, Ask.WAIT,
+        "Nothing to do: reconnecting works after a while.", retryable=True,
     ),
     Refusal(
         401000, "unauthorized", "GenericUnauthorized", "(unauthorized, not specified)", _CONNACK_5, _401,
@@ -179,8 +181,16 @@ TABLE: Final[tuple[Refusal, ...]] = (
         retryable=False,
     ),
     Refusal(
-        401004, "unauthorized", "GenericUnauthorized", "(unauthorized, not specified)", _CONNACK_5, _401,
-        Ask.TRY_SECONDARY, Ask.PARK, "Read it as 401003: see the causes there.", retryable=False,
+        401003, "principal", _UNAUTHORIZED,
+        "Principal * is not authorized for * on * due to no assigned permissions", _NO_MQTT,
+        "does not show on a device's link", Ask.STOP, Ask.STOP,
+        "This is about a caller that signs in with Microsoft Entra ID, not about a device: give that "
+        "caller a role on the hub, such as IoT Hub Data Owner.",
+        retryable=False,
+    ),
+    Refusal(
+        401004, "elastic_pool_not_found", "ElasticPoolNotFound", "The elastic pool was not found", _CONNACK_5,
+        _401, Ask.PARK, Ask.PARK, "Check hub.hostname, and that the hub still exists.", retryable=False,
     ),
     Refusal(
         403001, "hub_suspended", "IotHubSuspended", "The IoT hub has been suspended", _CONNACK_3,
@@ -214,7 +224,7 @@ TABLE: Final[tuple[Refusal, ...]] = (
         "Let the device finish or abandon its uploads.", retryable=True,
     ),
     Refusal(
-        403010, "tier", "InvalidOperationForTier", "The operation is not in this tier", _CLOSED,
+        403010, "tier", "OperationNotAvailableInCurrentTier", "The operation is not in this tier", _CLOSED,
         "detach amqp:not-allowed", Ask.PARK, Ask.PARK,
         "Methods, twins and cloud messages need a standard tier hub.", retryable=False,
     ),
@@ -223,9 +233,9 @@ TABLE: Final[tuple[Refusal, ...]] = (
         Ask.PARK, "Enable the device in the registry, or take it out of the device file.", retryable=False,
     ),
     Refusal(
-        403800, "methods_in_flight", "DeviceMethodsInFlightExceeded", "Too many direct methods in flight",
-        _NO_MQTT, "does not show on a link", Ask.WAIT, Ask.WAIT, "Call fewer methods of one device at once.",
-        retryable=True,
+        403800, "methods_in_flight", "DeviceMaximumInflightMethodExceeded",
+        "Too many direct methods in flight", _NO_MQTT, "does not show on a link", Ask.WAIT, Ask.WAIT,
+        "Call fewer methods of one device at once.", retryable=True,
     ),
     Refusal(
         404001, "device_not_found", "DeviceNotFound", "Device '*' not registered", _CONNACK_5,
@@ -257,7 +267,7 @@ TABLE: Final[tuple[Refusal, ...]] = (
         retryable=True,
     ),
     Refusal(
-        404104, "closed_remotely", "DeviceConnectionClosedRemotely",
+        404104, "closed", "DeviceConnectionClosedRemotely",
         "The connection was closed by the device, or its keep-alive was missed, or its token expired",
         f"{_CLOSED}; the hub gives no reason", "close amqp:connection:forced, or a bare end of the stream",
         Ask.WAIT, Ask.WAIT,
@@ -295,14 +305,14 @@ TABLE: Final[tuple[Refusal, ...]] = (
         "Lower the devices' rate, or add units to the hub.", retryable=True,
     ),
     Refusal(
-        429003, "throttle_timeout", "ThrottleBacklogTimeout", "A throttled request waited too long", _CLOSED,
-        "rejected com.microsoft:device-container-throttled", Ask.WAIT, Ask.WAIT,
+        429003, "throttle_timeout", "ThrottlingBacklogTimeout", "A throttled request waited too long",
+        _CLOSED, "rejected com.microsoft:device-container-throttled", Ask.WAIT, Ask.WAIT,
         "Lower the devices' rate, or add units to the hub.", retryable=True,
     ),
     Refusal(
-        429005, "device_throttled", "ThrottlingDevice", "This device alone sends too fast", _CLOSED,
-        "rejected com.microsoft:device-container-throttled", Ask.WAIT, Ask.WAIT, "Lower this device's rate.",
-        retryable=True,
+        429005, "device_throttled", "DeviceThrottlingLimitExceeded", "This device alone sends too fast",
+        _CLOSED, "rejected com.microsoft:device-container-throttled", Ask.WAIT, Ask.WAIT,
+        "Lower this device's rate.", retryable=True,
     ),
     Refusal(
         500001, "internal", "ServerError", "An internal error of the hub", _CONNACK_3,
@@ -443,7 +453,7 @@ def classify_close(
         return Inference(refusal(503001, "busy"), "closed before CONNACK")
     if connected_for <= DUPLICATE_SPELL_SECONDS and short_lives >= DUPLICATE_REPEATS:
         return Inference(
-            refusal(400027, "duplicate_identity"),
+            refusal(400027, "suspected"),
             f"closed {connected_for:.0f} s after connect, {short_lives} times in a row: suspected",
         )
-    return Inference(refusal(404104, "closed_remotely"), "closed with a live token, without a word")
+    return Inference(refusal(404104, "closed"), "closed with a live token, without a word")
