@@ -11,6 +11,8 @@ expected; they never hold a key, a token or a payload.
     ├── KeyMalformed         OPERATOR  a key that cannot be used; names the identity, never the key
     ├── DeviceFileError      OPERATOR  a device file that cannot be read whole
     ├── ClockUntrusted       OPERATOR  signing is refused while the wall clock is known wrong
+    ├── HandshakeFailed      PEER      a client of ours could not finish the TLS handshake
+    ├── ConnectionLost       NOBODY    an open connection broke: reset, timed out, or damaged in its TLS
     ├── DialFailed           NOBODY    the hub cannot be reached right now; the next attempt is scheduled
     └── Bounded              NOBODY    a written bound was reached; the caller has an answer for it
 """
@@ -68,9 +70,13 @@ class KeyMalformed(GatewaydError):
 
 
 class DeviceFileError(GatewaydError):
-    """A device file cannot be used. Line numbers and identities only, never the text of a line."""
+    """A device file cannot be used, with all of its problems. Lines and identities only, never a line's text."""
 
     acts = Actor.OPERATOR
+
+    def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,18 @@ class ClockUntrusted(GatewaydError):
     """Nothing is signed with a clock that is known wrong (promise *clock*)."""
 
     acts = Actor.OPERATOR
+
+
+class HandshakeFailed(GatewaydError):
+    """A client reached a listener of ours and could not finish the TLS handshake, or not in time."""
+
+    acts = Actor.PEER
+
+
+class ConnectionLost(GatewaydError):
+    """An open connection broke: reset, timed out, or its TLS was damaged. Whoever needs it makes a new one."""
+
+    acts = Actor.NOBODY
 
 
 class DialFailed(GatewaydError):
