@@ -2,6 +2,7 @@
 
 A mistake in one key does not hide a mistake in another: the keys that are wrong are set aside, what is left is read
 again with defaults in their place, and the rules between keys are asked as far as they do not read a key set aside.
+Files that the keys name are not opened here.
 Each problem has the path of its key, its line where it can be found, and what is allowed.
 """
 
@@ -10,8 +11,8 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,61 @@ _STAND_INS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a text says. With problems, `config` holds defaults and stand-ins at the paths in `wrong`."""
+
+    config: Config
+    problems: tuple[ConfigProblem, ...]
+
+    @property
+    def wrong(self) -> frozenset[str]:
+        """The keys and tables of `config` that are not what was written."""
+        return frozenset(problem.path for problem in self.problems)
+
+
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in a file. ConfigError with every problem when it cannot be used."""
+    reading = read_file(path, os.environ if environ is None else environ)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return reading.config
+
+
+def parse_config(text: str, surroundings: Surroundings | None = None) -> Config:
+    """The configuration in a text. ConfigError with every problem when it cannot be used."""
+    reading = read_text(text, surroundings or Surroundings())
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return reading.config
+
+
+def read_file(path: Path, environ: Mapping[str, str]) -> Reading:
+    """What a file says. ConfigError only when it is no configuration at all, so that nothing else can be said."""
     try:
         with path.open("rb") as file:
             written = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError((ConfigProblem(str(path), f"cannot be read: {error.strerror}"),)) from error
     if len(written) > MAX_FILE_BYTES:
-        raise ConfigError(
-            (ConfigProblem(str(path), "is not a configuration", f"at most {MAX_FILE_BYTES} bytes"),)
-        )
+        limit = f"at most {MAX_FILE_BYTES} bytes"
+        raise ConfigError((ConfigProblem(str(path), "is too large to be a configuration", limit),))
     try:
         text = written.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError((ConfigProblem(str(path), f"is not UTF-8 at byte {error.start}"),)) from error
-    return parse_config(text, surroundings_of(path, os.environ if environ is None else environ), str(path))
+    return read_text(text, surroundings_of(path, environ), str(path))
+
+
+def read_text(text: str, surroundings: Surroundings, name: str = "configuration") -> Reading:
+    """What a text says. ConfigError only when it is not TOML."""
+    try:
+        written = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError((ConfigProblem(name, f"is not TOML: {error}"),)) from error
+    config, problems = _read(written, surroundings)
+    problems += broken_rules(config, skip={problem.path for problem in problems})
+    return Reading(config, tuple(replace(problem, line=line_of(problem.path, text)) for problem in problems))
 
 
 def surroundings_of(path: Path, environ: Mapping[str, str]) -> Surroundings:
@@ -62,19 +102,6 @@ def surroundings_of(path: Path, environ: Mapping[str, str]) -> Surroundings:
         folder=path.absolute().parent,
         credentials=Path(credentials) if credentials else CREDENTIALS_OF_THE_UNIT,
     )
-
-
-def parse_config(text: str, surroundings: Surroundings, name: str = "configuration") -> Config:
-    """The configuration in a text. ConfigError with every problem when it cannot be used."""
-    try:
-        written = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError((ConfigProblem(name, f"is not TOML: {error}"),)) from error
-    config, problems = _read(written, surroundings)
-    problems += broken_rules(config, skip={problem.path for problem in problems})
-    if problems:
-        raise ConfigError(tuple(replace(problem, line=line_of(problem.path, text)) for problem in problems))
-    return config
 
 
 def _read(written: dict[str, Any], surroundings: Surroundings) -> tuple[Config, list[ConfigProblem]]:
@@ -129,8 +156,3 @@ def _unknown(path: str) -> ConfigProblem:
     if meant:
         return ConfigProblem(path, f"is not a key of gatewayd; did you mean {meant[0]}?")
     return ConfigProblem(path, "is not a key of gatewayd", ", ".join(siblings))
-
-
-def describe(problems: Iterable[ConfigProblem]) -> str:
-    """All problems, one a line, as a person reads them."""
-    return "\n".join(str(problem) for problem in problems)

@@ -1,0 +1,192 @@
+"""/metrics, /livez, /readyz and the status page, on one small aiohttp server beside the work.
+
+Scrapers must never slow the renewals down. So connections are bounded (one too many gets 503 at once), each is cut when
+it is older than any scrape needs, an answer is generated at most once a second however many ask, and nothing here
+starts a thread. What is said comes from callables; this server knows neither devices nor tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gatewayd.daemon.config_values import Endpoint
+from gatewayd.daemon.status_page import StatusSnapshot, status_page
+
+# A Prometheus pair, an agent, a probe and a few people; more is a fault somewhere.
+MAX_CONNECTIONS = 32
+
+# Prometheus' own scrape timeout is 10 s by default; a connection this old is stuck or not a scraper.
+CONNECTION_SECONDS = 30.0
+SWEEPS = 6  # looks at the connections in that time
+
+# How long between two requests on one connection. Prometheus scrapes every 15 s or more: it may dial again.
+IDLE_SECONDS = 5.0
+
+# How old an answer may be. Far below any scrape interval, far above the cost of making one.
+FRESH_SECONDS = 1.0
+
+# Prometheus text format 0.0.4, which every scraper reads.
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer to a probe. `reasons` say why it is not good; they may also warn while it is."""
+
+    good: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSources:
+    """Where the answers come from. Each is called on the event loop and must return at once."""
+
+    registry: CollectorRegistry
+    alive: Callable[[], Verdict]
+    ready: Callable[[], Verdict]
+    snapshot: Callable[[], StatusSnapshot]
+
+
+class StatusServer:
+    """The server. `start` binds, `close` ends every connection."""
+
+    def __init__(
+        self,
+        sources: StatusSources,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
+        self._sources = sources
+        self._connection_seconds = connection_seconds
+        self._max_connections = max_connections
+        self._kept: dict[str, tuple[float, bytes]] = {}
+        self._open: dict[_Conversation, float] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._server: asyncio.Server | None = None
+        self._http: web.Server | None = None
+        self.refused = 0
+
+    async def start(self, address: Endpoint) -> Endpoint:
+        """Listen; the address in use, with the port the system chose when 0 was asked for. OSError when it cannot."""
+        self._http = web.Server(self._answer)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._protocol, address.host, address.port, backlog=self._max_connections
+        )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return Endpoint(host, port)
+
+    async def close(self) -> None:
+        """Stop listening and end what is open."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        if self._http is not None:
+            await self._http.shutdown(timeout=1.0)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        match request.path:
+            case "/metrics":
+                body = self._fresh("/metrics", lambda: generate_latest(self._sources.registry))
+                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
+            case "/livez":
+                return _verdict(self._sources.alive())
+            case "/readyz":
+                return _verdict(self._sources.ready())
+            case "/":
+                body = self._fresh("/", lambda: status_page(self._sources.snapshot()).encode())
+                return web.Response(body=body, content_type="text/html", charset="utf-8", headers=_HEADERS)
+            case _:
+                return web.Response(status=404)
+
+    def _fresh(self, path: str, make: Callable[[], bytes]) -> bytes:
+        now = asyncio.get_running_loop().time()
+        made, body = self._kept.get(path, (now - FRESH_SECONDS, b""))
+        if now - made >= FRESH_SECONDS:
+            body = make()
+            self._kept[path] = (now, body)
+        return body
+
+    def _protocol(self) -> asyncio.Protocol:
+        """For each connection that was accepted: a conversation, or the refusal of one too many."""
+        if len(self._open) >= self._max_connections:
+            self.refused += 1
+            return _Refusal()
+        assert self._http is not None
+        loop = asyncio.get_running_loop()
+        conversation = _Conversation(self._http, loop, self._gone)
+        self._open[conversation] = loop.time()
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._connection_seconds / SWEEPS, self._sweep)
+        return conversation
+
+    def _gone(self, conversation: _Conversation) -> None:
+        self._open.pop(conversation, None)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for conversation, since in self._open.items():
+            if loop.time() - since >= self._connection_seconds and conversation.transport is not None:
+                conversation.transport.abort()
+        self._sweeper = (
+            loop.call_later(self._connection_seconds / SWEEPS, self._sweep) if self._open else None
+        )
+
+
+class _Conversation(web.RequestHandler):
+    """aiohttp's side of one connection, which says when it is over."""
+
+    def __init__(
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, gone: Callable[[_Conversation], None]
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=IDLE_SECONDS,
+            tcp_keepalive=False,
+            access_log=None,  # type: ignore[arg-type]  # None is documented as "no access log"; the type lags
+            lingering_time=0.0,
+        )
+        self._when_gone = gone
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._when_gone(self)
+
+
+class _Refusal(asyncio.Protocol):
+    """Says 503 and closes, whatever was asked."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(_REFUSAL)
+        transport.close()
+
+
+def _verdict(verdict: Verdict) -> web.Response:
+    body = json.dumps({"status": "ok" if verdict.good else "not ok", "reasons": list(verdict.reasons)})
+    return web.Response(
+        text=body + "\n",
+        content_type="application/json",
+        status=200 if verdict.good else 503,
+        headers={"Cache-Control": "no-store"},
+    )
