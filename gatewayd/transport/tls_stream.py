@@ -114,7 +114,7 @@ class TlsStream(asyncio.BufferedProtocol):
         "_name",
         "_on_failed",
         "_on_ready",
-        "_on_session",
+        "_on_resumable",
         "_owner",
         "_paused",
         "_receiving",
@@ -136,12 +136,12 @@ class TlsStream(asyncio.BufferedProtocol):
         limits: StreamLimits,
         on_ready: Callable[[TlsStream], StreamOwner],
         on_failed: Callable[[TlsStream, HandshakeFailed], None],
-        on_session: Callable[[ssl.SSLSession], None] | None = None,
+        on_resumable: Callable[[TlsStream], None] | None = None,
     ) -> None:
         """`peer_name` is how errors call the peer.
 
-        Exactly one of `on_ready` and `on_failed` is called, once. `on_session` gets the session to resume from when
-        the peer's first data is here: TLS 1.3 tickets come after the handshake.
+        Exactly one of `on_ready` and `on_failed` is called, once. `on_resumable` is called when `session` is worth
+        taking: when the peer's first data is here, because TLS 1.3 tickets come after the handshake.
         """
         self._loop = loop
         scratch = _scratch_of.get(loop)
@@ -153,7 +153,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._limits = limits
         self._on_ready: Callable[[TlsStream], StreamOwner] | None = on_ready
         self._on_failed: Callable[[TlsStream, HandshakeFailed], None] | None = on_failed
-        self._on_session = on_session
+        self._on_resumable = on_resumable
         self._owner: StreamOwner | None = None  # from the end of the handshake to stream_closed
         self._transport: asyncio.Transport | None = None  # from connection_made to connection_lost
         self._state = _State.HANDSHAKE
@@ -341,7 +341,7 @@ class TlsStream(asyncio.BufferedProtocol):
             if owner is not None:
                 owner.stream_closed(error)
         finally:
-            self._engine = self._transport = self._on_session = None
+            self._engine = self._transport = self._on_resumable = None
             self._unsent.clear()
             self._unsent_bytes = 0
             self._held = b""
@@ -400,9 +400,9 @@ class TlsStream(asyncio.BufferedProtocol):
     def _hand_out(self, data: bytes) -> None:
         assert self._owner is not None
         self._owner.stream_data(data)
-        on_session, self._on_session = self._on_session, None
-        if on_session is not None and self.session is not None:
-            on_session(self.session)
+        on_resumable, self._on_resumable = self._on_resumable, None
+        if on_resumable is not None and self._engine is not None:
+            on_resumable(self)
 
     def _hand_out_held(self) -> None:
         """After a pause: first what was here already, then an end that came meanwhile."""

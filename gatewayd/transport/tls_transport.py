@@ -40,7 +40,7 @@ async def open_stream(
     connect_timeout: float,
     handshake_timeout: float,
     session: ssl.SSLSession | None = None,
-    on_session: Callable[[ssl.SSLSession], None] | None = None,
+    on_resumable: Callable[[TlsStream], None] | None = None,
     limits: StreamLimits = DEFAULT_LIMITS,
 ) -> TlsStream:
     """Connect to `address` and speak TLS with `server_hostname`: for SNI and for the check of the certificate.
@@ -49,7 +49,7 @@ async def open_stream(
     "handshake"; then the owner heard nothing. Cancelled, it leaves no socket behind: an owner that was told
     `stream_ready` is told `stream_closed`.
 
-    `session` is what an earlier stream of the same context gave to its `on_session`.
+    `session` is the `session` of an earlier stream of the same context, taken in its `on_resumable` or later.
     """
     sock = await _connect(loop, address, connect_timeout)
     opened: asyncio.Future[TlsStream] = loop.create_future()
@@ -75,7 +75,7 @@ async def open_stream(
         limits=limits,
         on_ready=on_ready,
         on_failed=on_failed,
-        on_session=on_session,
+        on_resumable=on_resumable,
     )
     try:
         await loop.create_connection(lambda: stream, sock=sock)
