@@ -72,9 +72,9 @@ class ClientConnection(Connection[ClientEvent]):
         self._enter(ClientState.IDLE)
 
     @classmethod
-    def bind(cls) -> dict[ClientState, Row[ClientEvent]]:
+    def bind(cls) -> dict[ClientState, Row[ClientEvent | None]]:
         """CLIENT_PACKETS with this class's methods for its actions."""
-        handlers: dict[Action, Handler[ClientEvent]] = {
+        handlers: dict[Action, Handler[ClientEvent | None]] = {
             Action.TAKE_CONNACK: cls._take_connack,
             Action.TAKE_PUBLISH: cls._take_publish,
             Action.SETTLE: cls._settle,

@@ -17,7 +17,7 @@ must be seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from gatewayd.errors import Bounded, LocalProtocolError
 from gatewayd.protocol.mqtt.events import Closed, PublishAcknowledged, PublishReceived
@@ -31,14 +31,15 @@ from gatewayd.protocol.mqtt.transitions import Action, ClientState, ServerState
 from gatewayd.protocol.mqtt.wire import PacketType
 
 Event = TypeVar("Event")
+Outcome = TypeVar("Outcome")
 State = TypeVar("State", ServerState, ClientState)
-Handler: TypeAlias = Callable[..., Event | None]
-"""Takes the connection and a packet of the type it is listed for; gives the event it makes, if any."""
-Row: TypeAlias = tuple[Handler[Event], ...]
+Handler: TypeAlias = Callable[..., Outcome]
+"""Takes the connection and a packet of the type it is listed for; gives the event it makes, or None."""
+Row: TypeAlias = tuple[Handler[Outcome], ...]
 """One state's handlers, indexed by packet type: the table as the hot path reads it."""
 
 
-def unexpected(_connection: object, packet: Packet) -> None:
+def unexpected(_connection: object, packet: Packet) -> NoReturn:
     """The handler of every packet type a state does not list."""
     raise PeerFault(
         f"{type(packet).__name__.upper()} may not come now",
@@ -50,10 +51,10 @@ def unexpected(_connection: object, packet: Packet) -> None:
 def rows(
     states: type[State],
     packets: Mapping[tuple[State, PacketType], Action],
-    handlers: Mapping[Action, Handler[Event]],
-) -> dict[State, Row[Event]]:
+    handlers: Mapping[Action, Handler[Outcome]],
+) -> dict[State, Row[Outcome]]:
     """A table, bound to the methods that carry its actions out."""
-    bound: dict[State, list[Handler[Event]]] = {state: [unexpected] * 16 for state in states}
+    bound: dict[State, list[Handler[Outcome]]] = {state: [unexpected] * 16 for state in states}
     for (state, kind), action in packets.items():
         bound[state][kind] = handlers[action]
     return {state: tuple(filled) for state, filled in bound.items()}
@@ -79,7 +80,7 @@ class Connection(Generic[Event]):
         "_was_parked",
     )
 
-    _row: Row[Event]
+    _row: Row[Event | None]
 
     def __init__(self, limits: Limits, session: Session, max_packet_bytes: int, now: float) -> None:
         self._limits = limits
@@ -243,7 +244,7 @@ class Connection(Generic[Event]):
         session.settle(packet_id)
         return PublishAcknowledged(packet_id)
 
-    def _refuse_qos2(self, packet: Packet) -> None:
+    def _refuse_qos2(self, packet: Packet) -> NoReturn:
         raise PeerFault(f"{type(packet).__name__.upper()} of the QoS 2 exchange", cause=CloseCause.QOS2)
 
     # For the roles

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from gatewayd.protocol.mqtt.faults import ConnackCode, InvalidPacket, PeerFault
+from gatewayd.protocol.mqtt.faults import ConnackCode as ConnackCode
+from gatewayd.protocol.mqtt.faults import InvalidPacket, PeerFault
 from gatewayd.protocol.mqtt.wire import (
     LEGAL_FIRST_BYTES,
     MAX_PACKET_ID,

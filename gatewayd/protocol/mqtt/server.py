@@ -63,9 +63,9 @@ class ServerConnection(Connection[ServerEvent]):
         self._enter(ServerState.AWAITING_CONNECT)
 
     @classmethod
-    def bind(cls) -> dict[ServerState, Row[ServerEvent]]:
+    def bind(cls) -> dict[ServerState, Row[ServerEvent | None]]:
         """SERVER_PACKETS with this class's methods for its actions."""
-        handlers: dict[Action, Handler[ServerEvent]] = {
+        handlers: dict[Action, Handler[ServerEvent | None]] = {
             Action.HOLD_CONNECT: cls._hold_connect,
             Action.TAKE_PUBLISH: cls._take_publish,
             Action.SETTLE: cls._settle,
