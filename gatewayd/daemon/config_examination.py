@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gatewayd.daemon.config import Config
 from gatewayd.daemon.config_files import inspect_files
-from gatewayd.daemon.config_load import Reading, read_file, surroundings_of
+from gatewayd.daemon.config_load import Reading, read_file, surroundings_of, with_lines
 from gatewayd.daemon.config_rules import doubts
 from gatewayd.errors import ConfigError, ConfigProblem
 from gatewayd.tokens.renewal_timetable import Feasibility
@@ -42,10 +42,11 @@ def examine(path: Path, environ: Mapping[str, str], wall: float | None) -> Exami
     reading = read_file(path, environ)
     credentials = surroundings_of(path, environ).credentials
     findings = inspect_files(reading.config, credentials=credentials, wall=wall, skip=reading.wrong)
+    warnings = (*doubts(reading.config, skip=reading.wrong), *findings.warnings)
     return Examination(
         reading=reading,
-        problems=(*reading.problems, *findings.problems),
-        warnings=(*doubts(reading.config, skip=reading.wrong), *findings.warnings),
+        problems=(*reading.problems, *with_lines(findings.problems, reading.text)),
+        warnings=with_lines(warnings, reading.text),
         devices=findings.devices,
         timetable=findings.timetable,
     )

@@ -58,12 +58,26 @@ def inspect_files(
     def asked(*keys: str) -> bool:
         return not any(key == wrong or key.startswith(wrong + ".") for key in keys for wrong in skip)
 
-    if config.hub.trusted_ca is not None and asked("hub.trusted_ca"):
-        _authorities("hub.trusted_ca", config.hub.trusted_ca, now, findings)
-    if asked("listener.certificate", "listener.private_key"):
+    def there(key: str, path: Path | None) -> bool:
+        """False for a credential of a unit that is not running: only its start can judge it."""
+        if path is None or path.parent != credentials or credentials.is_dir():
+            return True
+        problem = f"credential {path.name} is handed over when the unit starts; it is not judged now"
+        findings.warnings.append(ConfigProblem(key, problem))
+        return False
+
+    hub, listener, devices = config.hub, config.listener, config.devices
+    if hub.trusted_ca is not None and asked("hub.trusted_ca") and there("hub.trusted_ca", hub.trusted_ca):
+        _authorities("hub.trusted_ca", hub.trusted_ca, now, findings)
+    if asked("listener.certificate", "listener.private_key") and all(
+        [
+            there("listener.certificate", listener.certificate),
+            there("listener.private_key", listener.private_key),
+        ]
+    ):
         _listener_certificate(config, credentials, now, findings)
-    if asked("devices.file"):
-        _devices("devices.file", config.devices.file, credentials, findings)
+    if asked("devices.file") and there("devices.file", devices.file):
+        _devices("devices.file", devices.file, credentials, findings)
     if asked("clock.floor_file"):
         _floor_file(config.clock.floor_file, findings)
     if findings.devices is not None and asked(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Reading:
 
     config: Config
     problems: tuple[ConfigProblem, ...]
+    text: str
 
     @property
     def wrong(self) -> frozenset[str]:
@@ -92,7 +93,12 @@ def read_text(text: str, surroundings: Surroundings, name: str = "configuration"
         raise ConfigError((ConfigProblem(name, f"is not TOML: {error}"),)) from error
     config, problems = _read(written, surroundings)
     problems += broken_rules(config, skip={problem.path for problem in problems})
-    return Reading(config, tuple(replace(problem, line=line_of(problem.path, text)) for problem in problems))
+    return Reading(config, with_lines(problems, text), text)
+
+
+def with_lines(problems: Iterable[ConfigProblem], text: str) -> tuple[ConfigProblem, ...]:
+    """The problems with the lines of their keys in `text`."""
+    return tuple(replace(problem, line=line_of(problem.path, text)) for problem in problems)
 
 
 def surroundings_of(path: Path, environ: Mapping[str, str]) -> Surroundings:
@@ -114,6 +120,9 @@ def _read(written: dict[str, Any], surroundings: Surroundings) -> tuple[Config, 
         found = error.errors(include_url=False, include_input=False)
     for details in found:
         _set_aside(written, details["loc"])
+    for path, stand_in in _STAND_INS.items():
+        section, _, key = path.partition(".")
+        written.setdefault(section, {}).setdefault(key, stand_in)
     # What is left was read before without complaint, and nothing required is missing now.
     return Config.model_validate(written, context=surroundings), [_problem(details) for details in found]
 
@@ -123,9 +132,6 @@ def _set_aside(written: dict[str, Any], loc: tuple[int | str, ...]) -> None:
     for step in loc[:-1]:
         table = table[str(step)]
     table.pop(str(loc[-1]), None)
-    for path, stand_in in _STAND_INS.items():
-        section, _, key = path.partition(".")
-        written.setdefault(section, {}).setdefault(key, stand_in)
 
 
 def _problem(details: ErrorDetails) -> ConfigProblem:

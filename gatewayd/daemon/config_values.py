@@ -85,14 +85,18 @@ class Kind:
         """What may be written, in words."""
         raise NotImplementedError
 
+    @property
+    def schema(self) -> JsonSchemaValue:
+        """What may be written, as far as JSON Schema can say it."""
+        return {"type": "string"}
+
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        kind = {Whole: "integer", Fraction: "number"}.get(type(self), "string")
-        return {"type": kind, "description": self.allowed}
+        return {**self.schema, "allowed": self.allowed}
 
     def _validated(self, written: object, info: core_schema.ValidationInfo) -> object:
         surroundings = info.context if isinstance(info.context, Surroundings) else Surroundings()
@@ -170,6 +174,10 @@ class Whole(Kind):
     def allowed(self) -> str:
         return f"{self.what}: a whole number from {self.at_least} to {self.at_most}"
 
+    @property
+    def schema(self) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.at_least, "maximum": self.at_most}
+
 
 @dataclass(frozen=True, slots=True)
 class Fraction(Kind):
@@ -192,6 +200,10 @@ class Fraction(Kind):
     def allowed(self) -> str:
         return f"a share from {self.at_least} to {self.at_most}"
 
+    @property
+    def schema(self) -> JsonSchemaValue:
+        return {"type": "number", "minimum": self.at_least, "maximum": self.at_most}
+
 
 @dataclass(frozen=True, slots=True)
 class Choice(Kind):
@@ -210,6 +222,10 @@ class Choice(Kind):
     @property
     def allowed(self) -> str:
         return " or ".join(f'"{word}"' for word in self.words)
+
+    @property
+    def schema(self) -> JsonSchemaValue:
+        return {"enum": list(self.words)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""The rules between keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatewayd.daemon.config import settings
+from gatewayd.daemon.config_load import parse_config
+from gatewayd.daemon.config_rules import DOUBTS, RULES, broken_rules, doubts, longest_attempt
+from gatewayd.errors import ConfigError
+
+LEAST = '[hub]\nhostname = "h.net"\n[listener]\ncertificate = "c"\n[devices]\nfile = "d"\n'
+
+
+def problem_paths(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        parse_config(LEAST + text)
+    return [problem.path for problem in error.value.problems]
+
+
+def test_the_defaults_break_no_rule_and_raise_no_doubt() -> None:
+    config = parse_config(LEAST)
+    assert broken_rules(config) == []
+    assert doubts(config) == []
+
+
+@pytest.mark.parametrize("earliest", [0.85, 0.9])
+def test_the_window_must_open_before_it_closes(earliest: float) -> None:
+    assert problem_paths(f"[tokens]\nrenew_earliest = {earliest}\n") == ["tokens.renew_earliest"]
+
+
+def test_a_deadline_longer_than_what_a_token_has_left_is_an_error_with_the_numbers() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(LEAST + '[tokens]\nlifetime = "60s"\n')
+    by_path = {problem.path: problem for problem in error.value.problems}
+    assert set(by_path) == {"hub.deadlines.dial", "hub.deadlines.handshake", "hub.deadlines.connack"}
+    assert "15s is longer than the 9s that a token of 1m has left at renew_latest = 0.85" in str(
+        by_path["hub.deadlines.connack"]
+    )
+
+
+def test_short_tokens_are_possible_with_short_deadlines() -> None:
+    text = '[tokens]\nlifetime = "30s"\n[hub.deadlines]\ndial = "2s"\nhandshake = "2s"\nconnack = "2s"\n'
+    config = parse_config(LEAST + text)
+    assert [doubt.path for doubt in doubts(config)] == ["tokens.lifetime"]
+
+
+def test_a_fast_handover_needs_no_patience() -> None:
+    strict = parse_config(LEAST)
+    fast = parse_config(LEAST + '[tokens]\nhandover = "fast"\n')
+    assert longest_attempt(strict) - longest_attempt(fast) == strict.tokens.handover_patience
+
+
+def test_pauses_cannot_begin_beyond_their_ceiling() -> None:
+    assert problem_paths('[tokens.backoff]\nfirst = "30s"\nceiling = "10s"\n') == ["tokens.backoff.first"]
+
+
+def test_metrics_and_devices_cannot_share_an_address_unless_the_system_chooses_both() -> None:
+    shared = '[metrics]\naddress = "0.0.0.0:8883"\n'
+    assert problem_paths(shared) == ["metrics.address"]
+    chosen = LEAST.replace("[listener]", '[listener]\naddress = "127.0.0.1:0"')
+    parse_config(chosen + '[metrics]\naddress = "127.0.0.1:0"\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('[metrics]\naddress = "0.0.0.0:9464"\n', "metrics.address"),
+        ("[hub.budget]\nconnects_per_second = 101\n", "hub.budget.connects_per_second"),
+    ],
+)
+def test_what_works_and_is_probably_not_meant_is_a_doubt(text: str, path: str) -> None:
+    config = parse_config(LEAST + text)
+    assert [doubt.path for doubt in doubts(config)] == [path]
+    assert doubts(config, skip={path}) == []
+
+
+def test_every_key_a_rule_reads_exists() -> None:
+    known = {setting.path for setting in settings()}
+    assert {key for rule in (*RULES, *DOUBTS) for key in rule.reads} <= known
+
+
+def test_a_rule_is_skipped_when_a_table_around_its_key_is_wrong() -> None:
+    assert not RULES[0].may_be_asked({"tokens"})
+    assert RULES[0].may_be_asked({"token", "tokens.renew"})
