@@ -2,8 +2,8 @@
 
 A fault is armed for one identity or for all, with a count of uses, a duration, or both; without either it ends by
 itself after an hour, so that no fault outlives the test that forgot it. Who meets a fault asks `take`, which uses it
-up by one. Faults that act at once (restart, drop, certificate rotation) and settings (grace, skew, throttle) are verbs
-of the hub, not switches.
+up by one. What acts at once or on the listening socket (restart, blackhole, drop, certificate rotation) and settings
+(grace, skew, throttle) are verbs of the hub, not switches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class FaultKind(StrEnum):
     CONNACK_5 = "connack_5"  # not authorized, for a CONNECT that is otherwise good
     NO_CONNACK = "no_connack"  # TLS and CONNECT are taken, nothing is ever answered
     REFUSE_ALL = "refuse_all"  # TCP is accepted and closed at once
-    BLACKHOLE = "blackhole"  # TCP is accepted, TLS never answered
     PUBACK_DELAY = "puback_delay"  # PUBACKs leave `value` seconds late: traffic shaping
     PUBACK_DROP = "puback_drop"  # the message is taken, its PUBACK never sent
     DROP_ON_PUBLISH = "drop_on_publish"  # the socket is closed without a packet when telemetry comes
@@ -33,8 +32,8 @@ class FaultKind(StrEnum):
     OLD_FLOW_DELAY = "old_flow_delay"  # the same for connections that are already open, to their end
 
 
-# Faults of the listening socket know no identity yet, and a listening socket has a state rather than a count.
-LISTENER_KINDS = frozenset({FaultKind.REFUSE_ALL, FaultKind.BLACKHOLE})
+# Met before anybody has said who they are.
+NAMELESS_KINDS = frozenset({FaultKind.REFUSE_ALL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +74,8 @@ class FaultBoard:
             raise ValueError(f"count={count}: at least 1")
         if not 0 <= value <= MAX_VALUE_SECONDS:
             raise ValueError(f"value={value}: allowed 0 to {MAX_VALUE_SECONDS}")
-        if kind in LISTENER_KINDS and identity is not None:
-            raise ValueError(f"{kind} is for everyone: the listening socket does not know who comes")
-        if kind in LISTENER_KINDS and count is not None:
-            raise ValueError(f"{kind} is ended by seconds or by hand, not by a count")
+        if kind in NAMELESS_KINDS and identity is not None:
+            raise ValueError(f"{kind} is for everyone: it is met before anybody has said who they are")
         self._expire(now)
         if len(self._armed) >= MAX_ARMED:
             raise ValueError(f"{MAX_ARMED} armed faults is the bound")

@@ -1,0 +1,295 @@
+"""The emulated hub: one registry, one event log, one listening address, and everything that can be done to it.
+
+    hub = HubEmulator(registry, HubSettings("hub.test"), make_certificate("hub.test", wall=...))
+    await hub.start("127.0.0.1", 0)
+    ...
+    await hub.stop()
+
+Made and used on one event loop. What it promises: it refuses and closes what the service would, when the service would,
+and says so in the log with the service's code and text; a connection's token is enforced within 100 ms of its expiry
+plus the grace. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, quotas on messages, jobs, routing, files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from gatewayd.clock import Clock, SystemClock
+from gatewayd.emulator.certificate import HubCertificate
+from gatewayd.emulator.connect_counts import ConnectCounts, GapSummary
+from gatewayd.emulator.connect_throttle import ConnectThrottle, OverRate
+from gatewayd.emulator.event_log import EventLog, HubCode, Operation
+from gatewayd.emulator.faults import FaultBoard, FaultKind
+from gatewayd.emulator.hub_state import HubSettings, HubState
+from gatewayd.emulator.ledger import Ledger
+from gatewayd.emulator.listening import Listening
+from gatewayd.emulator.mqtt_face import MqttFace
+from gatewayd.emulator.registry import Registry, resource_of
+from gatewayd.emulator.stored_session import CloudMessage
+from gatewayd.emulator.twin import Section
+from gatewayd.transport.deadline_wheel import DeadlineWheel
+from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+
+MAX_METHOD_CALLS = 1024
+METHODS = "$iothub/methods/POST/#"
+DESIRED = "$iothub/twin/PATCH/properties/desired/#"
+
+
+@dataclass(frozen=True, slots=True)
+class HubSummary:
+    """The hub's own account of a run."""
+
+    seconds: float
+    connects: int
+    connects_peak_per_s: int
+    connects_peak_per_aligned_s: int
+    connects_per_s: list[int]
+    open_connections: int
+    connections_without_connect: int
+    handshakes_failed: int
+    planned_disconnects: int
+    unplanned_disconnects: int
+    hub_errors: dict[str, int]
+    hub_error_causes: dict[str, int]
+    handover_gap_ms: GapSummary
+    messages_at_hub: int
+    messages_distinct: int
+    messages_duplicate: int
+    messages_without_id: int
+    messages_unaccounted: int
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class NotOnline(Exception):
+    """404103: the device is not connected, or has not subscribed to what was asked of it."""
+
+
+class HubEmulator:
+    """A hub. `faults`, `events`, `ledger`, `registry`, `settings` and `throttle` may be used while it runs."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: HubSettings,
+        certificate: HubCertificate,
+        *,
+        clock: Clock | None = None,
+        connects_per_second: int = 100,
+        over_rate: OverRate = OverRate.DROP,
+        tls13: bool = False,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = clock or SystemClock()
+        self.certificate = certificate
+        self._tls13 = tls13
+        self._started_at = self.clock.monotonic()
+        self._request_ids = itertools.count(1)
+        self.state = HubState(
+            settings=settings,
+            registry=registry,
+            clock=self.clock,
+            wheel=DeadlineWheel(loop.time, loop.call_at),
+            throttle=ConnectThrottle(connects_per_second, over_rate),
+            faults=FaultBoard(),
+            events=EventLog(),
+            ledger=Ledger(),
+            counts=ConnectCounts(self._started_at),
+        )
+        self._listening = Listening(self._meet, self._admit, self._handshake_failed)
+
+    # Its parts
+
+    @property
+    def registry(self) -> Registry:
+        return self.state.registry
+
+    @property
+    def settings(self) -> HubSettings:
+        return self.state.settings
+
+    @property
+    def events(self) -> EventLog:
+        return self.state.events
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.state.ledger
+
+    @property
+    def faults(self) -> FaultBoard:
+        return self.state.faults
+
+    @property
+    def throttle(self) -> ConnectThrottle:
+        return self.state.throttle
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the port is the real one also when 0 was asked for."""
+        return self._listening.address
+
+    @property
+    def open_identities(self) -> frozenset[str]:
+        return frozenset(self.state.open)
+
+    # Life
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        await self._listening.open(host, port, self.certificate.server_context(tls13=self._tls13))
+        host, port = self.address
+        self.state.log(Operation.HUB, cause="started", detail=f"{self.settings.hostname} on {host}:{port}")
+
+    async def stop(self) -> None:
+        """Close every connection and the listening socket."""
+        await self._listening.close()
+        self._end_all("hub_stopped", "The hub was stopped")
+        # Two turns: streams tell their end from a later one.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.state.wheel.close()
+
+    # Faults that are verbs, and settings that must be told to open connections
+
+    def arm(
+        self,
+        kind: FaultKind,
+        *,
+        identity: str | None = None,
+        count: int | None = None,
+        seconds: float = 3600.0,
+        value: float = 0.0,
+    ) -> int:
+        """Switch a fault on; its number takes it back."""
+        fault = self.faults.arm(
+            kind, now=self.state.now(), identity=identity, count=count, seconds=seconds, value=value
+        )
+        return fault.number
+
+    def drop(self, identity: str | None = None) -> int:
+        """Close the connection of one identity, or all, as a failing network does: no packet, no code of its own."""
+        names = list(self.state.open) if identity is None else [identity]
+        connections = [self.state.open[name] for name in names if name in self.state.open]
+        for connection in connections:
+            connection.end(HubCode.CONNECTION_CLOSED, "dropped", "The connection was dropped", "fault")
+        return len(connections)
+
+    async def restart(self, seconds: float = 0.0) -> int:
+        """Close every connection as an upgrade does, and refuse TCP for `seconds`. Stored sessions survive."""
+        if seconds > 0:
+            await self._listening.be_away(seconds)
+        return self._end_all("restart", "The hub has moved")
+
+    async def blackhole(self, seconds: float) -> None:
+        """Accept TCP and never answer, for so long. Open connections stay."""
+        await self._listening.be_silent(seconds)
+
+    async def rotate_certificate(self, certificate: HubCertificate) -> None:
+        """Show another chain to new connections."""
+        self.certificate = certificate
+        await self._listening.use(certificate.server_context(tls13=self._tls13))
+
+    def set_grace(self, seconds: float) -> None:
+        self.settings.grace_seconds = seconds
+        self._plan_expiries()
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """Let the hub's clock be ahead of ours by so much."""
+        self.settings.clock_offset = seconds
+        self._plan_expiries()
+
+    # What the service side may ask of a device
+
+    def send_to_device(self, identity: str, payload: bytes, bag: str = "") -> bool:
+        """Queue a cloud message; False when its queue is full."""
+        if not self.state.session(identity).enqueue(CloudMessage(bag, payload)):
+            return False
+        connection = self.state.open.get(identity)
+        if connection is not None:
+            connection.send_cloud_messages()
+        return True
+
+    def desire(self, identity: str, patch: Section) -> bool:
+        """Change desired properties; says whether the device was told."""
+        twin = self.state.twin(identity)
+        body = twin.desire(patch)
+        topic = f"$iothub/twin/PATCH/properties/desired/?$version={twin.desired_version}"
+        connection = self.state.open.get(identity)
+        return connection is not None and connection.publish(DESIRED, topic, body)
+
+    async def call_method(
+        self, identity: str, method: str, payload: bytes = b"null", *, within: float = 30.0
+    ) -> tuple[int, bytes]:
+        """Status and body of the device's answer. NotOnline without a subscriber, TimeoutError without an answer."""
+        connection = self.state.open.get(identity)
+        calls = self.state.method_calls
+        if len(calls) >= MAX_METHOD_CALLS:
+            raise ValueError(f"{MAX_METHOD_CALLS} method calls at once is the bound")
+        rid = f"{next(self._request_ids):x}"
+        calls[rid] = asyncio.get_running_loop().create_future()
+        try:
+            topic = f"$iothub/methods/POST/{method}/?$rid={rid}"
+            if connection is None or not connection.publish(METHODS, topic, payload):
+                raise NotOnline(f"{resource_of(identity)} is not online")
+            async with asyncio.timeout(within):
+                return await calls[rid]
+        finally:
+            del calls[rid]
+
+    # The account
+
+    def summary(self) -> HubSummary:
+        state, counts, events, ledger = self.state, self.state.counts, self.events, self.ledger
+        return HubSummary(
+            seconds=round(state.now() - self._started_at, 3),
+            connects=counts.connects,
+            connects_peak_per_s=counts.sliding_peak,
+            connects_peak_per_aligned_s=counts.aligned_peak,
+            connects_per_s=counts.per_second(state.now()),
+            open_connections=len(state.open),
+            connections_without_connect=state.without_connect,
+            handshakes_failed=state.handshakes_failed,
+            planned_disconnects=events.planned,
+            unplanned_disconnects=events.unplanned,
+            hub_errors=_as_text(events.errors),
+            hub_error_causes={
+                f"{code:d}/{cause}": count for (code, cause), count in sorted(events.causes.items())
+            },
+            handover_gap_ms=counts.gaps(),
+            messages_at_hub=ledger.received,
+            messages_distinct=ledger.distinct,
+            messages_duplicate=ledger.duplicates,
+            messages_without_id=ledger.without_id,
+            messages_unaccounted=ledger.unaccounted,
+        )
+
+    # Within
+
+    def _meet(self, _stream: TlsStream) -> StreamOwner:
+        self.state.connections += 1
+        return MqttFace(self.state, self.state.connections).owner
+
+    def _admit(self, _host: str) -> bool:
+        return self.state.take_fault(FaultKind.REFUSE_ALL, None) is None
+
+    def _handshake_failed(self, _peer: tuple[str, int], error: Exception) -> None:
+        self.state.handshakes_failed += 1
+        self.state.log(Operation.HUB, cause="handshake_failed", detail=str(error))
+
+    def _end_all(self, cause: str, text: str) -> int:
+        connections = list(self.state.all)
+        for connection in connections:
+            connection.end(HubCode.HUB_MOVED, cause, text)
+        return len(connections)
+
+    def _plan_expiries(self) -> None:
+        for connection in list(self.state.open.values()):
+            connection.plan_expiry()
+
+
+def _as_text(errors: Counter[HubCode]) -> dict[str, int]:
+    return {f"{code:d}": count for code, count in sorted(errors.items())}
