@@ -89,6 +89,10 @@ void gw_block_free(gw_block *block, uint32_t capacity);
 void gw_block_lock_again(gw_block *block, uint32_t capacity, uint32_t *flags);
 int gw_block_alive(const gw_block *block, uint32_t flags);
 
+/* sign.c: gw_sign without its checks. */
+GW_MUST_USE int gw_sign_with(const gw_engine *engine, const gw_table *table, const uint32_t *handles, size_t count,
+                             uint64_t expiry, char *arena, uint32_t *offsets, size_t *failed);
+
 /* table.c: the slot a handle names, or NULL. */
 const gw_slot *gw_table_slot(const gw_table *table, uint32_t handle);
 static inline uint32_t gw_slot_index(uint32_t handle) {

@@ -172,10 +172,12 @@ size_t gw_table_arena(const gw_table *table, size_t count) {
     return count * table->token_max + ARENA_SLACK;
 }
 
-static int sign(const gw_engine *engine, const gw_table *table, const uint32_t *handles, size_t count,
-                const common *shared, char *arena, uint32_t *offsets, size_t *failed) {
+int gw_sign_with(const gw_engine *engine, const gw_table *table, const uint32_t *handles, size_t count,
+                 uint64_t expiry, char *arena, uint32_t *offsets, size_t *failed) {
     int rc = GW_OK;
+    common shared;
     batch b;
+    common_init(&shared, expiry);
     size_t used = count < BATCH ? count : BATCH;
     memset(b.sig, 0, used * sizeof b.sig[0]);
     char *out = arena;
@@ -187,7 +189,7 @@ static int sign(const gw_engine *engine, const gw_table *table, const uint32_t *
             rc = GW_ERR_HANDLE;
             break;
         }
-        lay_out(&b, shared, n);
+        lay_out(&b, &shared, n);
         hash_inside(engine, &b, n);
         hash_outside(engine, &b, n);
         GW_PUBLIC(b.state, n * sizeof b.state[0]); /* signatures now, about to be handed out */
@@ -195,7 +197,7 @@ static int sign(const gw_engine *engine, const gw_table *table, const uint32_t *
             b.escapes[i] = engine->base64(b.sig[i], b.state[i]);
         for (size_t i = 0; i < n; i++) {
             offsets[done + i] = (uint32_t)(out - arena);
-            out = write_token(out, b.slot[i], shared, b.sig[i], b.escapes[i]);
+            out = write_token(out, b.slot[i], &shared, b.sig[i], b.escapes[i]);
         }
     }
     offsets[count] = (uint32_t)(out - arena);
@@ -208,7 +210,6 @@ static int sign(const gw_engine *engine, const gw_table *table, const uint32_t *
 int gw_sign(const gw_table *table, const uint32_t *handles, size_t count, uint64_t expiry, char *out, size_t out_size,
             uint32_t *offsets, size_t *failed) {
     const gw_engine *engine = gw_engine_now();
-    common shared;
     int rc = GW_OK;
     *failed = 0;
     if (!engine)
@@ -219,10 +220,8 @@ int gw_sign(const gw_table *table, const uint32_t *handles, size_t count, uint64
         rc = GW_ERR_ARGUMENT;
     else if (out_size < gw_table_arena(table, count))
         rc = GW_ERR_SPACE;
-    if (rc == GW_OK) {
-        common_init(&shared, expiry);
-        rc = sign(engine, table, handles, count, &shared, out, offsets, failed);
-    }
+    if (rc == GW_OK)
+        rc = gw_sign_with(engine, table, handles, count, expiry, out, offsets, failed);
     if (rc != GW_OK) {
         gw_wipe(out, out_size);
         for (size_t i = 0; i <= count; i++)
