@@ -96,7 +96,7 @@ class ClientConnection(Connection[ClientEvent]):
         """When handle_deadline must be called, if nothing comes before."""
         if self._state is not ClientState.OPEN:
             return self._answer_by
-        answer_by = None if self.is_parked else self._answer_by
+        answer_by = None if self._is_parked else self._answer_by
         ping_at = self._ping_at()
         if answer_by is None or ping_at is None:
             return answer_by if ping_at is None else ping_at
@@ -104,7 +104,7 @@ class ClientConnection(Connection[ClientEvent]):
 
     def handle_deadline(self, now: float) -> None:
         """Pings, or gives up what did not come in time."""
-        if self._answer_by is not None and now >= self._answer_by and not self.is_parked:
+        if self._answer_by is not None and now >= self._answer_by and not self._is_parked:
             self._miss_answer(now)
         ping_at = self._ping_at()
         if ping_at is not None and now >= ping_at and not self._is_over:
@@ -166,6 +166,7 @@ class ClientConnection(Connection[ClientEvent]):
         self._send(_DISCONNECT, now)
         # What is not acknowledged by now never will be, and must not keep PUBACKs from being read.
         self._receipts = ReceiptOrder()
+        self._is_parked = False
         self._answer_by = now + self._limits.disconnect_timeout
         self._enter(state)
 

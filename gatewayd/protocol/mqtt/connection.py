@@ -68,6 +68,7 @@ class Connection(Generic[Event]):
         "_end",
         "_is_held",
         "_is_over",
+        "_is_parked",
         "_last_heard",
         "_limits",
         "_out",
@@ -95,6 +96,8 @@ class Connection(Generic[Event]):
         self._last_heard = now
         # Nothing is read until the owner decides about CONNECT (server only).
         self._is_held = False
+        # The owner owes max_unacknowledged answers.
+        self._is_parked = False
         # We did not listen since the peer was last heard: no verdict on its silence would be fair.
         self._was_parked = False
         self._peer_has_ended = False
@@ -114,7 +117,7 @@ class Connection(Generic[Event]):
         self._last_heard = now
         self._was_parked = False
         self._reader.feed(data)
-        if self._reader.buffered > self._limits.max_held_bytes and (self._is_held or self.is_parked):
+        if (self._is_held or self._is_parked) and self._reader.buffered > self._limits.max_held_bytes:
             self._close(
                 CloseCause.FLOOD, f"over {self._limits.max_held_bytes} bytes came while none could be read"
             )
@@ -133,7 +136,7 @@ class Connection(Generic[Event]):
                     break
             elif self._is_held:
                 return None
-            elif self.is_parked:
+            elif self._is_parked:
                 self._was_parked = True
                 return None
             try:
@@ -167,7 +170,7 @@ class Connection(Generic[Event]):
     @property
     def is_parked(self) -> bool:
         """Whether bytes are kept unread until acknowledge() makes room: do not read the socket then."""
-        return len(self._receipts) >= self._limits.max_unacknowledged
+        return self._is_parked
 
     @property
     def is_over(self) -> bool:
@@ -197,6 +200,7 @@ class Connection(Generic[Event]):
         receipts = self._receipts.acknowledge(packet_id)
         if receipts:
             self._out.append(receipts)
+            self._is_parked = len(self._receipts) >= self._limits.max_unacknowledged
 
     def close(self, cause: CloseCause = CloseCause.LOCAL, detail: str = "") -> None:
         """The owner ends it, now and without a word to the peer. Does nothing after the end."""
@@ -219,6 +223,8 @@ class Connection(Generic[Event]):
             if packet_id in self._requests:
                 raise _reused(packet_id)
             self._receipts.expect(packet_id)
+            if len(self._receipts) >= self._limits.max_unacknowledged:
+                self._is_parked = True
         elif packet.qos:
             self._refuse_qos2(packet)
         return PublishReceived(packet)

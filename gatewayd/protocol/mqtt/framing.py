@@ -74,7 +74,11 @@ class PacketReader:
             return None
         length = kept[at + 1]
         start = at + 2
-        if length >= 0x80:
+        if length >= 0x80 and available > 2 and kept[at + 2] < 0x80:
+            # The common long packet, up to 16,383 bytes; _read_long_length would say the same.
+            length = length & 0x7F | kept[at + 2] << 7
+            start = at + 3
+        elif length >= 0x80:
             header = _read_long_length(kept, at)
             if header is None:
                 return None

@@ -18,7 +18,7 @@ _NOTHING_WAITING: Final[dict[int, bool]] = {}
 """Shared by every connection that has not received a QoS 1 publish yet; never written to."""
 
 
-def next_packet_id(last: int, *in_use: Container[int]) -> int:
+def next_packet_id(last: int, in_flight: Container[int], requests: Container[int]) -> int:
     """The first free identifier after `last`, from 1 to 65,535 and round again [MQTT-2.3.1-2]. Raises Bounded
     when none is.
 
@@ -28,7 +28,7 @@ def next_packet_id(last: int, *in_use: Container[int]) -> int:
     candidate = last
     for _ in range(MAX_PACKET_ID):
         candidate = candidate % MAX_PACKET_ID + 1
-        if not any(candidate in used for used in in_use):
+        if candidate not in in_flight and candidate not in requests:
             return candidate
     raise Bounded("all 65,535 packet ids are in flight")
 

@@ -86,7 +86,7 @@ class ServerConnection(Connection[ServerEvent]):
     def deadline(self) -> float | None:
         """When handle_deadline must be called, if nothing comes before."""
         if self._state is ServerState.OPEN:
-            if self._suspended or self.is_parked:
+            if self._suspended or self._is_parked:
                 return None
             return self._last_heard + self._patience
         return self._connect_by if self._state is ServerState.AWAITING_CONNECT else None

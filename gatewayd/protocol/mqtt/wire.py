@@ -58,6 +58,8 @@ def encode_remaining_length(length: int) -> bytes:
     """Seven bits a byte, lowest first, the high bit says that more follow (2.2.3)."""
     if length < 0x80:
         return bytes((length,))
+    if length < 0x4000:
+        return bytes((length & 0x7F | 0x80, length >> 7))
     if length > MAX_REMAINING_LENGTH:
         raise InvalidPacket(f"a packet of {length} bytes, at most {MAX_REMAINING_LENGTH} fit", clause="2.2.3")
     encoded = bytearray()
