@@ -115,6 +115,7 @@ class RawDevice:
         self._reader = reader
         self._writer = writer
         self.identity = identity
+        self.session_present = False
 
     @classmethod
     async def dial(cls, desk: Desk, identity: str = "") -> RawDevice:
@@ -172,10 +173,11 @@ class RawDevice:
                 raise Gone from error
 
     async def connack(self, within: float = WITHIN_SECONDS) -> int:
-        """The code of CONNACK; add 0x100 when session-present is set."""
+        """The code of CONNACK; `session_present` holds its flag from then on."""
         packet = await self.read(within)
         assert packet.kind == CONNACK
-        return packet.body[0] << 8 | packet.body[1]
+        self.session_present = packet.body[0] == 1
+        return packet.body[1]
 
     async def publish(self, payload: bytes, bag: str = "", *, packet_id: int = 1, dup: bool = False) -> None:
         """QoS 1 telemetry, until its PUBACK."""
