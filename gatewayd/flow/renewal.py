@@ -24,7 +24,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from gatewayd.errors import LocalProtocolError
 from gatewayd.protocol.iothub.refusals import Ask
@@ -32,6 +32,9 @@ from gatewayd.upstream.budget import ConnectBudget, Permit, Purpose
 from gatewayd.upstream.session import ATTEMPTING, HubSession, SessionPolicy, State
 
 K = TypeVar("K", bound=Hashable)
+
+# A permit is held for a dial before its second begins: a backlog takes this much longer than the budget alone says.
+DIAL_OVERHEAD: Final = 1.5
 
 
 class CloseReason(enum.Enum):
@@ -53,11 +56,15 @@ class Open(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Renew(Generic[K]):
-    """Sign and hand over. Answer `connecting`, then `renewed`, `renewal_failed` (old alive) or `lost` (it is down)."""
+    """Dial, and from `not_before` on sign and hand over.
+
+    Answer `connecting`, then `renewed`, `renewal_failed` (the old connection works) or `lost` (it is down).
+    """
 
     identity: K
     permit: Permit[HubSession[K]]
     secondary: bool
+    not_before: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,14 @@ class Timetable(Protocol):
     def retime(self, earliest: float, latest: float) -> None: ...
     def expect(self, devices: int, lifetime: float) -> None: ...
     def place(
-        self, key: Hashable, signed: float, expires: float, now: float, *, wide: bool = False
+        self,
+        key: Hashable,
+        signed: float,
+        expires: float,
+        now: float,
+        *,
+        wide: bool = False,
+        busy_until: float = ...,
     ) -> float: ...
     def remove(self, key: Hashable) -> bool: ...
 
@@ -256,7 +270,7 @@ class Renewal(Generic[K]):
                 at = self._timetable.place(session, session.signed, session.expires, now, wide=True)
             else:
                 continue
-            session.plan(at)
+            session.plan(at, self._policy)
             self._file(session)
 
     # -- what to do -----------------------------------------------------------------------------------------------
@@ -277,7 +291,7 @@ class Renewal(Generic[K]):
         self._settle(session, before, now)
         if session.state is State.OPENING:
             return Open(session.identity, permit, session.secondary)
-        return Renew(session.identity, permit, session.secondary)
+        return Renew(session.identity, permit, session.secondary, session.planned)
 
     def deadline(self) -> float | None:
         """When `handle_deadline` must be called; an instant that is past means now."""
@@ -347,8 +361,15 @@ class Renewal(Generic[K]):
         self._return_permit(session, now)
         session.succeeded(signed, expires, now, self._policy)
         if session.state is State.UP:
-            session.plan(self._timetable.place(session, signed, expires, now, wide=wide))
+            at = self._timetable.place(
+                session, signed, expires, now, wide=wide, busy_until=now + self._backlog_seconds()
+            )
+            session.plan(at, self._policy)
         self._settle(session, before, now)
+
+    def _backlog_seconds(self) -> float:
+        """How long the connects that wait now will keep the budget busy."""
+        return DIAL_OVERHEAD * self._budget.waiting / self._budget.per_second
 
     def _down(self, session: HubSession[K], ask: Ask | None, now: float) -> None:
         before = session.state
@@ -371,7 +392,7 @@ class Renewal(Generic[K]):
         self._settle(session, before, now)
 
     def _give_up(self, session: HubSession[K], reason: CloseReason, now: float) -> None:
-        session.give_up(now, self._policy)
+        session.give_up(now, self._policy, stuck=reason is CloseReason.STUCK)
         self._commands.append(Close(session.identity, reason))
 
     def _place_anew(self, session: HubSession[K], now: float) -> None:
@@ -379,7 +400,7 @@ class Renewal(Generic[K]):
         closes = session.signed + self._timetable.latest * life
         if session.planned <= closes:
             return
-        session.plan(self._timetable.place(session, now, session.guard_at, now, wide=True))
+        session.plan(self._timetable.place(session, now, session.guard_at, now, wide=True), self._policy)
 
     def _settle(self, session: HubSession[K], before: State, now: float) -> None:
         """Do what a change of state means for the budget, the timetable, the counters and the timers."""

@@ -92,8 +92,21 @@ class RenewalTimetable:
         self._expected_rate = devices / (self._latest * lifetime)
         self._fit_grid()
 
-    def place(self, key: Hashable, signed: float, expires: float, now: float, *, wide: bool = False) -> float:
-        """When to renew the token of `key`, which was signed at `signed`; replaces an earlier place of that key."""
+    def place(
+        self,
+        key: Hashable,
+        signed: float,
+        expires: float,
+        now: float,
+        *,
+        wide: bool = False,
+        busy_until: float = -math.inf,
+    ) -> float:
+        """When to renew the token of `key`, which was signed at `signed`; replaces an earlier place of that key.
+
+        `busy_until`: a wide window opens no sooner (but no later than `earliest`), because the fleet is still coming up
+        and renewals would take its turns.
+        """
         life = expires - signed
         if life <= 0:
             raise ValueError(f"a token of {life} s of life cannot be placed")
@@ -101,7 +114,9 @@ class RenewalTimetable:
         rate = 1.0 / (self._latest * life)
         self._rate += rate
         self._fit_grid()
-        opens = signed + life * (min(WIDE_OPENS, self._earliest) if wide else self._earliest)
+        opens = signed + life * self._earliest
+        if wide:
+            opens = min(opens, max(signed + life * WIDE_OPENS, busy_until))
         closes = signed + life * self._latest
         at = self._search(max(now, opens), closes, wide=wide) if closes > now else now
         self._placed[key] = (at, rate)

@@ -181,6 +181,11 @@ class ConnectBudget(Generic[K]):
         return max(self._paused_until, self._busy[needed])
 
     @property
+    def per_second(self) -> int:
+        """The budget, whatever the strain."""
+        return self._per_second
+
+    @property
     def waiting(self) -> int:
         """Requests without a permit."""
         return len(self._waiting)

@@ -1,6 +1,6 @@
 """The handover: one identity goes from its old hub connection to a new one without the hub seeing two. Pure.
 
-The new socket is dialled and its token signed while the old connection works. Then publishing is held, the
+The new socket is dialled ahead of the renewal's place in the timetable; there its token is signed, all while the old connection works. Then publishing is held, the
 old side drains, DISCONNECT goes out, and CONNECT follows: *strict* when the hub has closed the old connection
 (two round trips, no 400027 is possible), *fast* at once (one round trip; the two flows may overtake each
 other).
@@ -34,6 +34,7 @@ class Stage(enum.Enum):
 
     DIALING = "dialing"
     DIALING_ALONE = "dialing alone"
+    POISED = "dialled, waiting for its place in the timetable"
     SIGNING = "signing"
     SIGNING_ALONE = "signing alone"
     QUIESCING = "waiting for an idle moment"
@@ -96,11 +97,15 @@ class HandoverTimeouts:
 _Step = tuple[Stage, tuple[Command, ...]]
 
 _COMMON: Final[dict[tuple[Stage, Input], _Step]] = {
-    (Stage.DIALING, Input.DIALED): (Stage.SIGNING, (Command.SIGN,)),
+    (Stage.DIALING, Input.DIALED): (Stage.POISED, ()),
     (Stage.DIALING, Input.DIAL_FAILED): (Stage.FAILED, ()),
     (Stage.DIALING, Input.OLD_CLOSED): (Stage.DIALING_ALONE, ()),
     (Stage.DIALING, Input.DEADLINE): (Stage.FAILED, (Command.ABORT_NEW,)),
     (Stage.DIALING, Input.ABANDON): (Stage.FAILED, (Command.ABORT_NEW,)),
+    (Stage.POISED, Input.DEADLINE): (Stage.SIGNING, (Command.SIGN,)),
+    (Stage.POISED, Input.OLD_CLOSED): (Stage.SIGNING_ALONE, (Command.SIGN,)),
+    (Stage.POISED, Input.NEW_CLOSED): (Stage.FAILED, ()),
+    (Stage.POISED, Input.ABANDON): (Stage.FAILED, (Command.ABORT_NEW,)),
     (Stage.DIALING_ALONE, Input.DIALED): (Stage.SIGNING_ALONE, (Command.SIGN,)),
     (Stage.DIALING_ALONE, Input.DIAL_FAILED): (Stage.DOWN, ()),
     (Stage.DIALING_ALONE, Input.DEADLINE): (Stage.DOWN, (Command.ABORT_NEW,)),
@@ -133,6 +138,8 @@ _COMMON: Final[dict[tuple[Stage, Input], _Step]] = {
     (Stage.CROSSING, Input.NEW_CLOSED): (Stage.DOWN, (Command.ABORT_OLD,)),
     (Stage.CROSSING, Input.DEADLINE): (Stage.DOWN, (Command.ABORT_NEW, Command.ABORT_OLD)),
     (Stage.CROSSING, Input.ABANDON): (Stage.DOWN, (Command.ABORT_NEW, Command.ABORT_OLD)),
+    # The old connection that we aborted has ended too.
+    (Stage.CONNECTING, Input.OLD_CLOSED): (Stage.CONNECTING, ()),
     (Stage.CONNECTING, Input.ACCEPTED): (Stage.DONE, (Command.RESUME,)),
     (Stage.CONNECTING, Input.REFUSED): (Stage.DOWN, (Command.ABORT_NEW,)),
     (Stage.CONNECTING, Input.NEW_CLOSED): (Stage.DOWN, ()),
@@ -183,6 +190,7 @@ _KEEPS_DEADLINE: Final = frozenset(
         (Stage.DIALING, Stage.DIALING_ALONE),
         (Stage.SIGNING, Stage.SIGNING_ALONE),
         (Stage.CROSSING, Stage.CONNECTING),
+        (Stage.CONNECTING, Stage.CONNECTING),
     }
 )
 
@@ -195,7 +203,7 @@ class Handover:
         "_deadline",
         "_held_at",
         "_idle",
-        "_released_at",
+        "_not_before",
         "_stage",
         "_table",
         "_timeouts",
@@ -209,7 +217,14 @@ class Handover:
     )
 
     def __init__(
-        self, mode: Mode, timeouts: HandoverTimeouts, now: float, *, old_alive: bool, in_flight: int = 0
+        self,
+        mode: Mode,
+        timeouts: HandoverTimeouts,
+        now: float,
+        *,
+        old_alive: bool,
+        in_flight: int = 0,
+        not_before: float = 0.0,
     ) -> None:
         self._table = TRANSITIONS[mode]
         self._timeouts = timeouts
@@ -217,8 +232,9 @@ class Handover:
         self._stage = Stage.DIALING if old_alive else Stage.DIALING_ALONE
         self._deadline: float | None = now + timeouts.dial
         self._idle = in_flight == 0
+        # Never further away than a stage may last.
+        self._not_before = min(not_before, now + timeouts.dial)
         self._held_at: float | None = None
-        self._released_at: float | None = None
         self.gap: float | None = None  # seconds from the last publish permitted to the next permitted
         self.drain: float | None = None  # seconds of it that were spent draining
         self.drain_cut = False  # messages were still unacknowledged at DISCONNECT
@@ -250,8 +266,7 @@ class Handover:
 
     def old_closed(self, now: float) -> None:
         """The old connection has ended, at whoever's wish."""
-        if (self._stage, Input.OLD_CLOSED) in self._table:
-            self._step(Input.OLD_CLOSED, now)
+        self._step(Input.OLD_CLOSED, now)
 
     def new_closed(self, now: float) -> None:
         self._step(Input.NEW_CLOSED, now)
@@ -305,10 +320,14 @@ class Handover:
         self._commands.extend(commands)
         if self._stage in FINISHED:
             self._deadline = None
+        elif self._stage is Stage.POISED:
+            self._deadline = self._not_before
         elif (before, self._stage) not in _KEEPS_DEADLINE:
             self._deadline = now + float(getattr(self._timeouts, _WAITS[self._stage]))
         if self._stage is Stage.QUIESCING and self._idle:
             self._step(Input.IDLE, now)
+        elif self._stage is Stage.POISED and now >= self._not_before:
+            self._step(Input.DEADLINE, now)
 
     def _note(self, before: Stage, happened: Input, commands: tuple[Command, ...], now: float) -> None:
         if self._held_at is None and (Command.HOLD in commands or happened is Input.OLD_CLOSED):
@@ -326,4 +345,6 @@ class Handover:
             self.failed_in = before
 
 
-_BEFORE_DISCONNECT: Final = frozenset({Stage.DIALING, Stage.SIGNING, Stage.QUIESCING, Stage.DRAINING})
+_BEFORE_DISCONNECT: Final = frozenset(
+    {Stage.DIALING, Stage.POISED, Stage.SIGNING, Stage.QUIESCING, Stage.DRAINING}
+)

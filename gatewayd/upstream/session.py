@@ -7,7 +7,7 @@ which something must happen if nothing else does before; `now >= wake` calls for
 What a refusal asks (`Ask`), and what is done here:
 
     WAIT            retry with the same key after a growing, jittered delay
-    SIGN_AGAIN      the same (every attempt signs afresh), at most three times in a row, then as TRY_SECONDARY
+    SIGN_AGAIN      the same: every attempt signs afresh
     TRY_SECONDARY   retry with the other key; when both were refused in a row, or there is only one: PARK
     PARK            probe after 10 min, then 20, 40, at most every hour, each with jitter
     STOP            nothing more until someone wants it anew or asks for a retry
@@ -33,8 +33,6 @@ from gatewayd.upstream.budget import Permit
 
 K = TypeVar("K", bound=Hashable)
 Uniform = Callable[[float, float], float]
-
-SIGN_AGAIN_LIMIT: Final = 3
 
 
 class State(enum.IntEnum):
@@ -123,6 +121,9 @@ class SessionPolicy:
     # A suspected twin: attempts at most this eager.
     twin_first: float = 30.0
     twin_ceiling: float = 600.0
+    # A renewal is begun this long before its place, so that CONNECT is written at the place and not a dial later: the
+    # dial takes three round trips (TCP, TLS 1.2), and fleets flat to the slot stay flat only if it does not show.
+    dial_ahead: float = 0.5
     # The longest an attempt may take before the session is rebuilt; above the sum of a handover's own limits.
     attempt_limit: float = 90.0
     close_limit: float = 15.0
@@ -143,10 +144,10 @@ class HubSession(Generic[K]):
 
     __slots__ = (
         "_backoff",
+        "_failing",
         "_keys_refused",
         "_parked",
         "_short_lives",
-        "_signings_refused",
         "_up_since",
         "connecting",
         "expires",
@@ -179,8 +180,8 @@ class HubSession(Generic[K]):
         self.permit: Permit[HubSession[K]] | None = None  # kept for the conductor
         self.filed = float("inf")  # kept for the conductor: when its earliest timer fires
         self._backoff: Backoff | None = None
+        self._failing = False  # something failed since the last success
         self._keys_refused = 0
-        self._signings_refused = 0
         self._parked = 0
         self._short_lives = 0
         self._up_since: float | None = None
@@ -215,8 +216,9 @@ class HubSession(Generic[K]):
         alive = self.state in (State.UP, State.RENEWAL_BACKOFF)
         self._go(Input.DUE, self.guard_at if alive else None)
 
-    def give_up(self, now: float, policy: SessionPolicy) -> None:
-        """The token in use is about to end, or the attempt takes too long: close."""
+    def give_up(self, now: float, policy: SessionPolicy, *, stuck: bool = False) -> None:
+        """The token in use is about to end, or the attempt is stuck: close."""
+        self._failing = self._failing or stuck
         self._go(Input.EXPIRING, now + policy.close_limit)
 
     # -- attempts -------------------------------------------------------------------------------------------------
@@ -243,16 +245,17 @@ class HubSession(Generic[K]):
         self.connecting = False
         self.seen_up = True
         self.last_ask = Ask.WAIT
-        self._keys_refused = self._signings_refused = self._parked = 0
+        self._failing = False
+        self._keys_refused = self._parked = 0
         if opened:
             self._up_since = now
         if self._backoff is not None:
             self._backoff.succeeded(now)
 
-    def plan(self, at: float) -> None:
+    def plan(self, at: float, policy: SessionPolicy) -> None:
         """The renewal of the token in use is planned for `at`."""
         self.planned = at
-        self.wake = min(at, self.guard_at)
+        self.wake = min(at - policy.dial_ahead, self.guard_at)
 
     def renewal_failed(self, ask: Ask, now: float, policy: SessionPolicy, uniform: Uniform) -> None:
         """The attempt is over and the old connection works: the next attempt lies inside what is left of its life."""
@@ -271,7 +274,7 @@ class HubSession(Generic[K]):
         if not self.wanted:
             self._go(Input.DOWN_UNWANTED, None)
             return
-        if ask is None and was_closing and self._settled_since_failure():
+        if ask is None and was_closing and not self._failing:
             self._go(Input.DOWN_AT_ONCE, None)
             return
         if self.in_use and ask is not None:
@@ -304,26 +307,19 @@ class HubSession(Generic[K]):
         self.state = state
         self.wake = None if state is State.ABSENT else wake
 
-    def _settled_since_failure(self) -> bool:
-        return self.last_ask is Ask.WAIT and self._backoff is None
-
     def _weigh(self, ask: Ask) -> Ask:
         """What is done about `ask`, given what was tried before."""
+        self._failing = True
         self.last_ask = ask
-        if ask is Ask.SIGN_AGAIN:
-            self._signings_refused += 1
-            if self._signings_refused < SIGN_AGAIN_LIMIT:
-                return Ask.WAIT
-            self._signings_refused = 0
-            ask = Ask.TRY_SECONDARY
-        if ask is Ask.TRY_SECONDARY:
-            self._keys_refused += 1
-            if not self.has_secondary or self._keys_refused >= 2:
-                self._keys_refused = 0
-                ask = Ask.PARK
-            if self.has_secondary:
-                self.secondary = not self.secondary
-        return ask
+        if ask is not Ask.TRY_SECONDARY:
+            return ask
+        self._keys_refused += 1
+        if self.has_secondary:
+            self.secondary = not self.secondary
+            if self._keys_refused == 1:
+                return ask
+        self._keys_refused = 0
+        return Ask.PARK
 
     def _delay(self, now: float, policy: SessionPolicy, uniform: Uniform) -> float:
         if self._backoff is None:
