@@ -50,10 +50,9 @@ def sas_token(hostname: str, identity: str, key: bytes, expiry: int, skn: str = 
 
 
 @functools.cache
-def desk_certificate() -> HubCertificate:
-    """One for all tests of a run."""
-    names = ["localhost", "127.0.0.1", "127.0.0.21", "127.0.0.22"]
-    return make_certificate(HOSTNAME, names, wall=SystemClock().wall())
+def desk_certificate(hostname: str = HOSTNAME) -> HubCertificate:
+    """One for each host name of a run."""
+    return make_certificate(hostname, ["localhost", "127.0.0.1"], wall=SystemClock().wall())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ async def emulated_hub(
             Policy("service", POLICY_KEY, POLICY_KEY, frozenset({"ServiceConnect"})),
         ],
     )
-    certificate = desk_certificate()
+    certificate = desk_certificate(hostname)
     hub = HubEmulator(
         registry,
         HubSettings(hostname, skew_seconds=skew, grace_seconds=grace),
