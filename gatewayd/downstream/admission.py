@@ -117,9 +117,13 @@ class Admission:
         """
         self._verifier = verifier
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._limit = RateLimit(connects_per_device_per_minute, 60.0)
         self._unready = unready
         self._skew = skew
+        self.retune(connects_per_device_per_minute)
+
+    def retune(self, connects_per_device_per_minute: int) -> None:
+        """Take a new connect limit; what was counted before is forgotten."""
+        self._limit = RateLimit(connects_per_device_per_minute, 60.0)
 
     def decide(
         self,

@@ -34,16 +34,20 @@ class RateLimit:
         self._max_keys = max_keys
         self._full_again: dict[str, float] = {}
 
+    def wait(self, key: str, now: float) -> float:
+        """How many seconds a place asked for now would be away; none is kept."""
+        full_again = max(self._full_again.get(key, now), now)
+        return max(0.0, full_again + self._interval - self._window - now)
+
     def reserve(self, key: str, now: float, longest: float) -> float | None:
         """A place for `key`: the seconds to wait for it, 0 for at once. None, and no place, beyond `longest`.
 
         A full table has no place for a new key.
         """
-        full_again = max(self._full_again.get(key, now), now)
-        wait = max(0.0, full_again + self._interval - self._window - now)
+        wait = self.wait(key, now)
         if wait > longest or (key not in self._full_again and not self._has_room(now)):
             return None
-        self._full_again[key] = full_again + self._interval
+        self._full_again[key] = max(self._full_again.get(key, now), now) + self._interval
         # Sums of intervals that are no binary fractions: less than a microsecond is no wait.
         return wait if wait > 1e-6 else 0.0
 
@@ -74,19 +78,16 @@ class RefusalPacing:
         self._max_keys = max_keys
         self._refused: dict[str, tuple[int, float]] = {}
 
-    def refused(self, key: str, now: float) -> tuple[float, bool]:
-        """Count a refusal: the seconds until it may be sent, and whether it is the first of its kind.
-
-        A full table answers with the ceiling, and never with "first", so that the log stays bounded too.
-        """
+    def refused(self, key: str, now: float) -> float:
+        """Count a refusal: the seconds until it may be sent. A full table answers with the ceiling."""
         times, last = self._refused.get(key, (0, now))
         if now - last > self._forget_after:
             times = 0
         if key not in self._refused and not self._has_room(now):
-            return self._ceiling, False
+            return self._ceiling
         self._refused[key] = (times + 1, now)
         # The exponent is bounded: a float overflows at 2^1024, long after any ceiling.
-        return min(self._ceiling, self._first * 2.0 ** min(times, 64)), times == 0
+        return min(self._ceiling, self._first * 2.0 ** min(times, 64))
 
     def __len__(self) -> int:
         """How many keys are remembered."""

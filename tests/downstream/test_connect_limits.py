@@ -68,43 +68,43 @@ def test_no_window_holds_more_than_a_burst_and_its_refill(
         assert sum(start <= at < start + window - 1e-3 for at in passed) <= 2 * count
 
 
+def test_a_place_can_be_asked_for_without_taking_it() -> None:
+    limit = RateLimit(1, 10.0)
+    assert limit.wait("a", 0.0) == 0.0
+    limit.reserve("a", 0.0, 0.0)
+    assert limit.wait("a", 4.0) == 6.0
+    assert limit.wait("a", 4.0) == 6.0
+
+
 def test_refusals_wait_longer_each_time_up_to_the_ceiling() -> None:
     pacing = RefusalPacing(20.0)
-    assert [pacing.refused("a", float(n)) for n in range(7)] == [
-        (1.0, True),
-        (2.0, False),
-        (4.0, False),
-        (8.0, False),
-        (16.0, False),
-        (20.0, False),
-        (20.0, False),
-    ]
+    assert [pacing.refused("a", float(n)) for n in range(7)] == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
 
 
 def test_a_key_that_was_quiet_starts_over() -> None:
     pacing = RefusalPacing(20.0, forget_after=120.0)
     pacing.refused("a", 0.0)
-    assert pacing.refused("a", 120.0) == (2.0, False)
-    assert pacing.refused("a", 240.5) == (1.0, True)
+    assert pacing.refused("a", 120.0) == 2.0
+    assert pacing.refused("a", 240.5) == 1.0
 
 
 def test_refusals_of_one_key_do_not_slow_another() -> None:
     pacing = RefusalPacing(20.0)
     for _ in range(9):
         pacing.refused("a", 0.0)
-    assert pacing.refused("b", 0.0) == (1.0, True)
+    assert pacing.refused("b", 0.0) == 1.0
 
 
 def test_thousands_of_refusals_stay_at_the_ceiling() -> None:
     pacing = RefusalPacing(20.0)
-    assert {pacing.refused("a", 0.0)[0] for _ in range(3000)} == {1.0, 2.0, 4.0, 8.0, 16.0, 20.0}
+    assert {pacing.refused("a", 0.0) for _ in range(3000)} == {1.0, 2.0, 4.0, 8.0, 16.0, 20.0}
 
 
 def test_a_full_table_paces_new_keys_at_the_ceiling_until_old_ones_are_forgotten() -> None:
     pacing = RefusalPacing(20.0, max_keys=2, forget_after=10.0)
     pacing.refused("a", 0.0)
     pacing.refused("b", 5.0)
-    assert pacing.refused("c", 6.0) == (20.0, False)
-    assert pacing.refused("b", 6.0) == (2.0, False)
-    assert pacing.refused("c", 10.5) == (1.0, True)
+    assert pacing.refused("c", 6.0) == 20.0
+    assert pacing.refused("b", 6.0) == 2.0
+    assert pacing.refused("c", 10.5) == 1.0
     assert len(pacing) == 2
