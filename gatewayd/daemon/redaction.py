@@ -23,7 +23,7 @@ _SECRETS = (
         r"(?P<keep>-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
     ),
     # Keys as the hub makes them: 32 or 64 bytes in base64, with their padding.
-    re.compile(r"(?P<keep>)(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=])"),
+    re.compile(r"(?P<keep>)(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=])"),
 )
 
 

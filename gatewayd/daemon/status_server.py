@@ -21,12 +21,21 @@ from gatewayd.daemon.status_page import StatusSnapshot, status_page
 # A Prometheus pair, an agent, a probe and a few people; more is a fault somewhere.
 MAX_CONNECTIONS = 32
 
+# Connections the kernel keeps until they are accepted or refused here; a full queue would cost a scraper a second.
+BACKLOG = 128
+
 # Prometheus' own scrape timeout is 10 s by default; a connection this old is stuck or not a scraper.
 CONNECTION_SECONDS = 30.0
 SWEEPS = 6  # looks at the connections in that time
 
+# How long a connection that is refused may take to read that.
+REFUSAL_SECONDS = 1.0
+
 # How long between two requests on one connection. Prometheus scrapes every 15 s or more: it may dial again.
 IDLE_SECONDS = 5.0
+
+# How long answers that are being written may take when the server closes.
+CLOSE_SECONDS = 0.25
 
 # How old an answer may be. Far below any scrape interval, far above the cost of making one.
 FRESH_SECONDS = 1.0
@@ -78,17 +87,21 @@ class StatusServer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
+        self._refusals = 0
         self.refused = 0
 
     async def start(self, address: Endpoint) -> Endpoint:
         """Listen; the address in use, with the port the system chose when 0 was asked for. OSError when it cannot."""
         self._http = web.Server(self._answer)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._protocol, address.host, address.port, backlog=self._max_connections
-        )
+        self._server = await loop.create_server(self._protocol, address.host, address.port, backlog=BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         return Endpoint(host, port)
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are being served."""
+        return len(self._open)
 
     async def close(self) -> None:
         """Stop listening and end what is open."""
@@ -97,7 +110,7 @@ class StatusServer:
         if self._server is not None:
             self._server.close()
         if self._http is not None:
-            await self._http.shutdown(timeout=1.0)
+            await self._http.shutdown(timeout=CLOSE_SECONDS)
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -128,11 +141,14 @@ class StatusServer:
 
     def _protocol(self) -> asyncio.Protocol:
         """For each connection that was accepted: a conversation, or the refusal of one too many."""
+        loop = asyncio.get_running_loop()
         if len(self._open) >= self._max_connections:
             self.refused += 1
-            return _Refusal()
+            if self._refusals >= self._max_connections:
+                return _Refusal(loop, None)
+            self._refusals += 1
+            return _Refusal(loop, self._refusal_ended)
         assert self._http is not None
-        loop = asyncio.get_running_loop()
         conversation = _Conversation(self._http, loop, self._gone)
         self._open[conversation] = loop.time()
         if self._sweeper is None:
@@ -141,6 +157,9 @@ class StatusServer:
 
     def _gone(self, conversation: _Conversation) -> None:
         self._open.pop(conversation, None)
+
+    def _refusal_ended(self) -> None:
+        self._refusals -= 1
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -174,12 +193,26 @@ class _Conversation(web.RequestHandler):
 
 
 class _Refusal(asyncio.Protocol):
-    """Says 503 and closes, whatever was asked."""
+    """Says 503 whatever was asked. Reads on for a moment: a close over unread bytes would reset the answer away."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[], None] | None) -> None:
+        """`ended` None: there are too many refusals as well, so nothing is said."""
+        self._loop = loop
+        self._ended = ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        if self._ended is None:
+            transport.abort()
+            return
         transport.write(_REFUSAL)
-        transport.close()
+        transport.write_eof()
+        self._timer = self._loop.call_later(REFUSAL_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._ended is not None:
+            self._timer.cancel()
+            self._ended()
 
 
 def _verdict(verdict: Verdict) -> web.Response:
