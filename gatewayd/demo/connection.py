@@ -1,8 +1,8 @@
 """One MQTT connection of a device, over asyncio-mqtt: a client that is not ours.
 
-Hides what that client leaves to its caller: a publish does not end when its connection is lost, a failed connect
-keeps its socket, and the import prints a notice. Promises that `lost` ends when the connection does, and that nothing
-is open after `close`.
+Hides what that client leaves to its caller: a publish does not end when its connection is lost, a connect does not
+end when the peer closes before its answer, a failed connect keeps its socket, and the import prints a notice. Promises
+that `connect` and `lost` end when the connection does, and that nothing is open after `close`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import ssl
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 # The import says on stderr that the library was renamed, and later every slow receipt would; we count instead.
 _LOG = logging.getLogger("mqtt")
@@ -57,6 +57,16 @@ class Connection(Protocol):
         """DISCONNECT, then close; bounded."""
 
 
+class _Client(Client):
+    """Ends a connect whose connection is closed before CONNACK, as a throttling hub does."""
+
+    def _on_disconnect(self, client: Any, userdata: Any, rc: Any, properties: Any = None) -> None:
+        if self._connected.done():
+            super()._on_disconnect(client, userdata, rc, properties)
+        else:
+            self._connected.set_exception(ConnectFailed("closed before CONNACK"))
+
+
 class MqttConnection:
     """An open connection."""
 
@@ -85,7 +95,7 @@ class MqttConnection:
 
 async def connect(peer: Peer, name: str, username: str, password: str) -> MqttConnection:
     """Open a connection as the SDKs do: CleanSession 0, TLS with the server's name checked. ConnectFailed if not."""
-    client = Client(
+    client = _Client(
         peer.host,
         peer.port,
         client_id=name,
@@ -100,7 +110,7 @@ async def connect(peer: Peer, name: str, username: str, password: str) -> MqttCo
     except (MqttError, OSError, ValueError) as error:
         await _end(client)
         raise ConnectFailed(_reason(error)) from None
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ConnectFailed):
         await _end(client)
         raise
     return MqttConnection(client)

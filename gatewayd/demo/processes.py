@@ -51,10 +51,13 @@ class Child:
         return self._process.returncode
 
     def read(self, on_stdout: Line | None, on_stderr: Line | None) -> None:
-        """Take both outputs from now on; what nobody wants is kept as last words."""
-        for stream, line in ((self._process.stdout, on_stdout), (self._process.stderr, on_stderr)):
+        """Take both outputs from now on. Standard error, and what nobody wants, is kept as last words."""
+        for stream, line, kept in (
+            (self._process.stdout, on_stdout, on_stdout is None),
+            (self._process.stderr, on_stderr, True),
+        ):
             assert stream is not None
-            task = asyncio.create_task(self._read(stream, line), name=f"{self.name} output")
+            task = asyncio.create_task(self._read(stream, line, kept), name=f"{self.name} output")
             self._readers.append(task)
 
     async def tell(self, line: str) -> None:
@@ -109,7 +112,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def _read(self, stream: asyncio.StreamReader, line: Line | None) -> None:
+    async def _read(self, stream: asyncio.StreamReader, line: Line | None, kept: bool) -> None:
         while True:
             try:
                 raw = await stream.readline()
@@ -118,9 +121,9 @@ class Child:
             if not raw:
                 return
             text = raw.decode(errors="replace").rstrip("\n")
-            if line is None:
+            if kept:
                 self.last_words.append(text)
-            else:
+            if line is not None:
                 line(text)
 
 

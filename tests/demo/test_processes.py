@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from gatewayd.demo.processes import ChildFailed, Children
+from tests.demo.conftest import eventually
 
 
 def program(tmp_path: Path, text: str) -> list[str]:
@@ -21,6 +21,12 @@ def program(tmp_path: Path, text: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def _modules_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
+
+
+def lives(pid: str) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().split()[2] not in {"Z", "X"}
 
 
 async def test_lines_are_handed_on_and_the_end_is_awaited(tmp_path: Path) -> None:
@@ -36,7 +42,9 @@ async def test_lines_are_handed_on_and_the_end_is_awaited(tmp_path: Path) -> Non
 
 async def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
     async with Children() as children:
-        child = await children.start("the daemon", program(tmp_path, "raise SystemExit('port 8883 is taken')\n"))
+        child = await children.start(
+            "the daemon", program(tmp_path, "raise SystemExit('port 8883 is taken')\n")
+        )
         with pytest.raises(ChildFailed, match="the daemon ended with exit code 1") as failure:
             await child.finished(within=20)
         assert "port 8883 is taken" in str(failure.value)
@@ -47,9 +55,7 @@ async def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) ->
 async def test_a_child_that_ends_too_early_is_a_failure_even_with_code_0(tmp_path: Path) -> None:
     async with Children() as children:
         child = await children.start("hub", program(tmp_path, "pass\n"))
-        async with asyncio.timeout(20):
-            while child.returncode is None:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: child.returncode is not None)
         with pytest.raises(ChildFailed, match="hub ended with exit code 0"):
             children.check()
 
@@ -78,15 +84,10 @@ async def test_a_child_that_will_not_end_is_killed_with_its_own_children(tmp_pat
     )
     async with Children() as children:
         child = await children.start("stubborn", program(tmp_path, text), stdout=said.append)
-        async with asyncio.timeout(20):
-            while not said:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: bool(said))
         assert await child.end(within=0.3) is False
     assert child.returncode == -9
-    state = Path(f"/proc/{said[0]}/stat")
-    async with asyncio.timeout(10):
-        while state.exists() and state.read_text().split()[2] not in {"Z", "X"}:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not lives(said[0]))
 
 
 async def test_a_line_beyond_the_bound_does_not_stop_the_reading(tmp_path: Path) -> None:

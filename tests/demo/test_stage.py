@@ -24,11 +24,13 @@ def test_only_the_owner_can_read_what_lies_there_and_it_is_removed() -> None:
 
 
 def test_it_is_removed_when_the_run_fails() -> None:
-    seen: list[Path] = []
-    with pytest.raises(ZeroDivisionError), stage(1, SystemClock().wall()) as ready:
-        seen.append(ready.directory)
-        raise ZeroDivisionError
-    assert not seen[0].exists()
+    def fail() -> None:
+        with stage(1, SystemClock().wall()) as ready:
+            raise ZeroDivisionError(ready.directory)
+
+    with pytest.raises(ZeroDivisionError) as failure:
+        fail()
+    assert not Path(str(failure.value)).exists()
 
 
 def test_hub_and_devices_read_the_same_keys(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""The picture of a run: new connections at the hub, second by second, gatewayd's fleet and the other one.
+
+One panel for each fleet, one above the other, with the same scales, so that the eye compares heights. PNG or SVG by
+the file's suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gatewayd.demo.settings import Settings, renewal_floor
+
+_INK = "#24292f"
+_FAINT = "#8b949e"
+_CALM = "#1f6feb"
+_HERD = "#d1495b"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One fleet: connections in each second since the start, and what to say of them."""
+
+    title: str
+    connects: tuple[int, ...]
+    remark: str
+    herd: bool
+    floor: float | None = None
+
+
+def own_panel(settings: Settings, connects: list[int], errors: Mapping[str, int]) -> Panel:
+    """The fleet behind gatewayd."""
+    return Panel(
+        "Through gatewayd: renewed ahead of expiry, staggered",
+        tuple(connects),
+        _errors_text(errors),
+        herd=False,
+        floor=renewal_floor(settings.devices, settings.lifetime, settings.renew_latest),
+    )
+
+
+def other_panel(how: str, connects: list[int], errors: Mapping[str, int]) -> Panel:
+    """The fleet that talks to the hub itself."""
+    return Panel(f"As the SDKs do: {how}", tuple(connects), _errors_text(errors), herd=True)
+
+
+def draw(settings: Settings, panels: list[Panel], path: Path) -> None:
+    """Write the picture."""
+    style: dict[Any, object] = {
+        "font.size": 10.5,
+        "text.color": _INK,
+        "axes.edgecolor": _FAINT,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "gatewayd",
+        "font.family": "sans-serif",
+    }
+    with mpl.rc_context(style):
+        # A Figure of its own, without pyplot: no global state and the Agg canvas, no display needed.
+        figure = Figure(
+            figsize=(9.6, 1.1 + 2.15 * len(panels)), dpi=150, layout="constrained", facecolor="white"
+        )
+        axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        top = max(max(panel.connects, default=0) for panel in panels)
+        for panel, place in zip(panels, axes, strict=True):
+            _draw_panel(place, panel, settings, top)
+        axes[-1].set_xlabel("seconds since the first device was switched on")
+        figure.suptitle(
+            f"New connections at the hub in each second  ·  {settings.devices:,} devices, "
+            f"tokens of {settings.lifetime:g} s",
+            x=0.012,
+            ha="left",
+            fontsize=13,
+            fontweight="bold",
+        )
+        figure.savefig(path)
+
+
+def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: int) -> None:
+    seconds = range(len(panel.connects))
+    axes.axvspan(0, settings.boot, color=_FAINT, alpha=0.13, linewidth=0)
+    axes.text(
+        settings.boot / 2,
+        top * 1.16,
+        "boot",
+        ha="center",
+        va="center",
+        color=_FAINT,
+        fontsize=9,
+        clip_on=True,
+    )
+    axes.bar(
+        seconds, panel.connects, width=0.86, align="edge", color=_HERD if panel.herd else _CALM, linewidth=0
+    )
+    if panel.floor is not None:
+        axes.axhline(panel.floor, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"least possible: {panel.floor:.1f} a second",
+            (len(panel.connects), panel.floor),
+            xytext=(-4, 5),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
+        )
+    axes.set_title(
+        panel.title, loc="left", fontsize=11, color=_HERD if panel.herd else _CALM, fontweight="bold"
+    )
+    axes.set_title(panel.remark, loc="right", fontsize=10)
+    axes.set_ylim(0, top * 1.25 or 1)
+    axes.set_xlim(0, len(panel.connects))
+    axes.grid(axis="y", color=_FAINT, alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _errors_text(errors: Mapping[str, int]) -> str:
+    if not errors:
+        return "hub errors: none"
+    return "hub errors:   " + "    ".join(f"{code} × {count:,}" for code, count in errors.items())

@@ -1,0 +1,101 @@
+"""What the demo reads of the daemon: its metrics, its log, its memory.
+
+The hub is the judge of the run; this adds what the hub cannot know. Of the log only the renewals are taken (`renewed`,
+with `gap_ms` and `drain_ms`) and the last warnings, to be shown when a run fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+SCRAPE_SECONDS = 5.0
+KEPT_WARNINGS = 10
+RENEWED = "renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonReading:
+    """One scrape."""
+
+    renewals: int
+    renewals_failed: int
+    devices_connected: int
+    tokens_expired: int
+    engine: str
+
+
+class DaemonLog:
+    """The daemon's log lines, as they come."""
+
+    def __init__(self) -> None:
+        self.gaps: list[float] = []  # seconds
+        self.drains: list[float] = []
+        self.warnings: deque[str] = deque(maxlen=KEPT_WARNINGS)
+
+    def take(self, line: str) -> None:
+        """One line of its standard error; what is not a JSON object of its log is a warning too."""
+        try:
+            said = json.loads(line)
+        except ValueError:
+            self.warnings.append(line)
+            return
+        if not isinstance(said, dict):
+            self.warnings.append(line)
+        elif said.get("message") == RENEWED and "gap_ms" in said:
+            self.gaps.append(float(said["gap_ms"]) / 1000)
+            self.drains.append(float(said.get("drain_ms", 0.0)) / 1000)
+        elif said.get("level") in {"warning", "error", "critical"}:
+            self.warnings.append(line)
+
+
+class NotThere(Exception):
+    """Nothing answers yet, or not in time."""
+
+
+async def fetch(session: aiohttp.ClientSession, url: str) -> str:
+    """The body of a good answer; NotThere without one."""
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=SCRAPE_SECONDS)) as answer:
+            body = await answer.text()
+            if answer.status != 200:
+                raise NotThere(f"{url}: {answer.status}")
+            return body
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise NotThere(f"{url}: {type(error).__name__}") from None
+
+
+def parse_metrics(text: str) -> DaemonReading:
+    """What a scrape says; what is missing counts as 0."""
+    values: dict[str, float] = {}
+    engine = ""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "gatewayd_build_info":
+                engine = sample.labels.get("engine", "")
+            elif sample.name == "gatewayd_token_renewals_total":
+                key = f"{sample.name}/{sample.labels.get('result', '')}"
+                values[key] = values.get(key, 0.0) + sample.value
+            elif not sample.labels:
+                values[sample.name] = sample.value
+    return DaemonReading(
+        renewals=int(values.get("gatewayd_token_renewals_total/ok", 0)),
+        renewals_failed=int(values.get("gatewayd_token_renewals_total/failed", 0)),
+        devices_connected=int(values.get("gatewayd_devices_connected", 0)),
+        tokens_expired=int(values.get("gatewayd_tokens_expired", 0)),
+        engine=engine,
+    )
+
+
+def rss_kib(pid: int) -> int:
+    """The resident memory of a process; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)

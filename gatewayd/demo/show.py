@@ -1,0 +1,284 @@
+"""One run from beginning to end: the processes in their order, a look every second, the account at the end.
+
+Hub first, then the daemon, then the devices; they end the other way round, so that the hub sees how the daemon leaves.
+Both fleets of a comparison run at the same time, each with a hub of its own, so both meet the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+
+import aiohttp
+
+from gatewayd.clock import SystemClock
+from gatewayd.demo.comparison import OtherFleet
+from gatewayd.demo.fleet import FleetPlan
+from gatewayd.demo.fleets import LEAVE_SECONDS, Fleet, FleetResult
+from gatewayd.demo.gateway import Gateway
+from gatewayd.demo.hub_story import per_second, sliding_peak, spread_ms, within
+from gatewayd.demo.hubs import Hub
+from gatewayd.demo.processes import ChildFailed, Children
+from gatewayd.demo.readings import DaemonReading, NotThere
+from gatewayd.demo.settings import HUB_HOSTNAME, RENEWALS_WANTED, Places, Policy, Settings
+from gatewayd.demo.stage import LOOPBACK, Stage, free_ports, stage
+from gatewayd.demo.summary import Criterion, Proof, Summary, verdict
+from gatewayd.demo.table import Glance, Screen
+
+LOOK_SECONDS = 1.0
+SETTLE_SECONDS = 10.0  # how long devices wait for their last receipts
+LEAD_SECONDS = 0.5  # from the word to begin to the first device
+KEEP_ALIVE_SECONDS = 120
+# A device's own token towards the gateway: the SDKs' default, or beyond the run. Its renewal is not what is shown.
+DEVICE_TOKEN_SECONDS = 3600.0
+SABOTAGE_AT = 0.6  # of the duration
+
+
+class Sabotage(StrEnum):
+    """What can be done to a run to see that it fails."""
+
+    DROP = "drop"  # the hub closes one device's connection
+    SILENCE = "silence"  # the hub's receipts to every device stay away
+    KILL = "kill"  # the daemon is ended
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that is said or drawn after a run."""
+
+    summary: Summary
+    criteria: list[Criterion]
+    connects: int
+    connects_per_second: list[int]
+    warnings: list[str]
+    other: OtherFleet | None = None
+    other_connects_per_second: list[int] | None = None
+
+
+async def perform(settings: Settings, screen: Screen, sabotage: Sabotage | None = None) -> Outcome:
+    """Run the demo. ChildFailed when one of its processes fails."""
+    with stage(settings.devices, SystemClock().wall()) as ready:
+        async with Children() as children, aiohttp.ClientSession() as http:
+            return await _Show(settings, screen, sabotage, ready, children, http).perform()
+
+
+class _Show:
+    """The parts of one run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        screen: Screen,
+        sabotage: Sabotage | None,
+        ready: Stage,
+        children: Children,
+        http: aiohttp.ClientSession,
+    ) -> None:
+        self._settings = settings
+        self._screen = screen
+        self._sabotage = sabotage
+        self._stage = ready
+        self._children = children
+        self._http = http
+        self._clock = SystemClock()
+        self._rss_before = 0
+        self._rss_with_all = 0
+        self._reading = DaemonReading(0, 0, 0, 0, "")
+
+    async def perform(self) -> Outcome:
+        settings = self._settings
+        ours = await self._start_hub("hub")
+        theirs = await self._start_hub("other-hub") if settings.compare else None
+        listener_port, metrics_port = free_ports(2)
+        places = Places(
+            hub_port=ours.port,
+            hub_authority=ours.authority,
+            listener_port=listener_port,
+            listener_certificate=self._stage.gateway_certificate,
+            metrics_port=metrics_port,
+            devices_file=self._stage.devices_file,
+            clock_floor_file=self._stage.directory / "clock-floor",
+        )
+        self._screen.say("starting the daemon")
+        gateway = await Gateway.start(settings, places, self._stage.directory, self._children, self._http)
+        fleets = [Fleet("devices", self._children, self._stage.directory)]
+        await fleets[0].start(self._plans(Policy.GATEWAY, listener_port, str(self._stage.gateway_authority)))
+        if settings.compare and theirs:
+            fleets.append(Fleet("other-devices", self._children, self._stage.directory))
+            await fleets[1].start(self._plans(settings.compare, theirs.port, str(theirs.authority)))
+        self._rss_before = gateway.rss_kib()
+        start = self._clock.monotonic() + LEAD_SECONDS
+        for fleet in fleets:
+            await fleet.begin(start)
+        await self._watch(start, gateway, list(zip(fleets, [ours, theirs], strict=False)))
+        results = [await fleet.finished() for fleet in fleets]
+        trouble = await gateway.end()
+        return await self._account(start, gateway, trouble, ours, theirs, results)
+
+    async def _start_hub(self, name: str) -> Hub:
+        self._screen.say(f"starting {name}")
+        return await Hub.start(name, self._stage, self._children, self._http)
+
+    def _plans(self, policy: Policy, port: int, authority: str) -> list[FleetPlan]:
+        settings = self._settings
+        lifetime = settings.lifetime
+        if policy is Policy.GATEWAY:
+            lifetime = max(DEVICE_TOKEN_SECONDS, 2 * settings.duration)
+        return [
+            FleetPlan(
+                host=LOOPBACK,
+                port=port,
+                authority=authority,
+                hub=HUB_HOSTNAME,
+                devices_file=str(self._stage.devices_file),
+                process=process,
+                processes=settings.fleet_processes,
+                devices=settings.devices,
+                policy=policy,
+                token_lifetime=lifetime,
+                rate=settings.rate,
+                boot=settings.boot,
+                duration=settings.duration,
+                settle=SETTLE_SECONDS,
+                keep_alive=KEEP_ALIVE_SECONDS,
+            )
+            for process in range(settings.fleet_processes)
+        ]
+
+    async def _watch(self, start: float, gateway: Gateway, pairs: list[tuple[Fleet, Hub | None]]) -> None:
+        """Look every second until the devices are done."""
+        duration = self._settings.duration
+        last = start + duration + SETTLE_SECONDS + LEAVE_SECONDS
+        look = start
+        while not all(fleet.is_done for fleet, _ in pairs):
+            now = self._clock.monotonic()
+            if now > last:
+                raise ChildFailed("the fleet", f"was not done {now - start:.0f} s after its start")
+            if now >= start + duration:
+                for fleet, _ in pairs:
+                    fleet.let_end()
+            self._children.check()
+            if self._sabotage and now >= start + SABOTAGE_AT * duration:
+                sabotage, self._sabotage = self._sabotage, None
+                await self._spoil(sabotage, gateway, pairs[0][1])
+            await self._look(now - start, gateway, pairs)
+            look = max(look + LOOK_SECONDS, now)
+            await asyncio.sleep(look - self._clock.monotonic())
+
+    async def _look(self, elapsed: float, gateway: Gateway, pairs: list[tuple[Fleet, Hub | None]]) -> None:
+        try:
+            self._reading = await gateway.read()
+        except NotThere:
+            self._children.check()  # late is allowed, dead is not
+        rss = gateway.rss_kib()
+        if pairs[0][0].progress.connected == self._settings.devices:
+            self._rss_with_all = rss
+        glances = []
+        for fleet, hub in pairs:
+            assert hub is not None
+            await hub.read()
+            is_ours = hub is pairs[0][1]
+            glances.append(
+                self._glance(fleet, hub, "gatewayd" if is_ours else "the SDKs' way", rss if is_ours else None)
+            )
+        self._screen.show(max(0.0, elapsed), self._settings.duration, glances)
+
+    def _glance(self, fleet: Fleet, hub: Hub, title: str, rss: int | None) -> Glance:
+        progress, story = fleet.progress, hub.story
+        now = self._clock.monotonic()
+        return Glance(
+            title=title,
+            devices=self._settings.devices,
+            connected=progress.connected,
+            at_hub=hub.open_connections,
+            due=progress.due,
+            sent=progress.sent,
+            receipted=progress.receipted,
+            messages_at_hub=hub.messages_distinct,
+            connects_last_second=sum(1 for at in reversed(story.connects[-1000:]) if at > now - 1.0),
+            connects_peak=hub.connects_peak,
+            renewals=len(story.renewals),
+            hub_errors=story.error_counts(),
+            rss_kib=rss,
+        )
+
+    async def _spoil(self, sabotage: Sabotage, gateway: Gateway, hub: Hub | None) -> None:
+        assert hub is not None
+        match sabotage:
+            case Sabotage.DROP:
+                await hub.drop_one()
+            case Sabotage.SILENCE:
+                await hub.withhold_receipts()
+            case Sabotage.KILL:
+                gateway.kill()
+
+    async def _account(
+        self,
+        start: float,
+        gateway: Gateway,
+        trouble: str | None,
+        ours: Hub,
+        theirs: Hub | None,
+        results: list[FleetResult],
+    ) -> Outcome:
+        settings = self._settings
+        await ours.read()
+        story, log, result = ours.story, gateway.log, results[0]
+        end = start + settings.duration
+        renewals = within(story.renewals, start, end)
+        summary = Summary(
+            devices=settings.devices,
+            duration_s=settings.duration,
+            messages_sent=result.sent,
+            messages_receipted=result.receipts,
+            messages_at_hub=ours.messages_distinct,
+            lost=await ours.count_missing(result.receipted),
+            duplicates=ours.messages_duplicate,
+            renewals=len(renewals),
+            renewals_mean_per_s=round(len(renewals) / settings.duration, 2),
+            renewals_peak_per_s=sliding_peak(renewals),
+            renewal_gap_ms=spread_ms(log.gaps or story.gaps),
+            renewal_drain_ms=spread_ms(log.drains),
+            messages_scheduled=result.scheduled,
+            hub_errors=story.error_counts(),
+            connects_peak_per_s=ours.connects_peak,
+            rss_kib_per_device=round((self._rss_with_all - self._rss_before) / settings.devices, 1),
+            engine=self._reading.engine,
+        )
+        counts = Counter({f: n for f, n in story.renewals_of.items() if n >= RENEWALS_WANTED})
+        fewest = min(story.renewals_of.values()) if len(story.renewals_of) == settings.devices else 0
+        proof = Proof(fewest, len(counts), story.unplanned, story.missed, ours.messages_unaccounted)
+        criteria = verdict(summary, proof)
+        if trouble:
+            criteria.append(Criterion("the daemon ends when asked", trouble, passed=False))
+        seconds = int(settings.duration)
+        other = other_seconds = None
+        if theirs is not None and settings.compare is not None:
+            other = await self._account_of_other(settings.compare, theirs, results[1])
+            other_seconds = per_second(theirs.story.connects, start, seconds)
+        return Outcome(
+            summary,
+            criteria,
+            len(story.connects),
+            per_second(story.connects, start, seconds),
+            list(log.warnings),
+            other,
+            other_seconds,
+        )
+
+    async def _account_of_other(self, policy: Policy, hub: Hub, result: FleetResult) -> OtherFleet:
+        await hub.read()
+        return OtherFleet(
+            policy=policy,
+            messages_scheduled=result.scheduled,
+            messages_sent=result.sent,
+            messages_receipted=result.receipts,
+            messages_at_hub=hub.messages_distinct,
+            lost=await hub.count_missing(result.receipted),
+            duplicates=hub.messages_duplicate,
+            hub_errors=hub.story.error_counts(),
+            connects=len(hub.story.connects),
+            connects_peak_per_s=hub.connects_peak,
+        )
