@@ -17,7 +17,7 @@ from typing import cast
 # The largest plaintext of one TLS record (RFC 8446, 5.1).
 RECORD_BYTES = 16384
 
-# One step through a BIO: more than nearly every MQTT packet and most of a handshake flight. Measured on a pair of engines
+# One step through a BIO: more than nearly every MQTT packet and most of a handshake flight. Measured on two engines
 # after one message of 60 KB each way: steps of 4 KiB leave 6 KiB behind, of 16 KiB 75, of 64 KiB 239. In exchange bulk
 # data is encrypted at half the speed of 16 KiB steps, still above 600 MB/s.
 STEP_BYTES = 4096
