@@ -22,7 +22,7 @@ SOURCES = (
 SPEED = ["-O2", "-fno-tree-loop-distribute-patterns"]
 HARDENING = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden"]
 WARNINGS = ["-Wall", "-Wextra"]
-LINKING = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
+LINKING = ["-pthread", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 
 
 def surface(header: str) -> str:
@@ -41,7 +41,7 @@ ffi.set_source(
     sources=[str(HERE / "src" / f"{name}.c") for name in SOURCES],
     include_dirs=[str(HERE / "include")],
     depends=[str(HEADER), str(HERE / "src" / "internal.h"), str(HERE / "src" / "ct.h")],
-    extra_compile_args=["-std=c11", *SPEED, *HARDENING, *WARNINGS],
+    extra_compile_args=["-std=c11", "-pthread", *SPEED, *HARDENING, *WARNINGS],
     extra_link_args=LINKING,
     py_limited_api=True,
 )

@@ -57,7 +57,7 @@ enum {
 enum {
     GW_LOCKED = 1,         /* the whole key block is locked in memory: it never reaches swap */
     GW_DUMP_EXCLUDED = 2,  /* the key block is left out of core dumps */
-    GW_WIPED_ON_FORK = 4   /* a child process sees zeros; without it a child is told apart by its process id */
+    GW_WIPED_ON_FORK = 4   /* a child process sees zeros; without it only a fork handler tells a child apart */
 };
 
 typedef struct gw_table gw_table;

@@ -4,6 +4,8 @@
  * process, as far as the system grants it. Under AddressSanitizer the block comes from its allocator instead, which puts
  * red zones directly behind the last key; pages would leave the rest of a page unwatched. */
 #define _GNU_SOURCE 1
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,6 +22,19 @@
 
 /* "gw-sas-1": anything but zero, which is what a wiped page holds. */
 static const uint64_t canary = 0x67772d7361732d31;
+
+/* How often this process's ancestors have forked since the first block was made. Beside the wiped canary, because a
+ * kernel may lack MADV_WIPEONFORK, and an emulated one (qemu-user) says yes and does nothing. */
+static _Atomic uint64_t forks;
+static pthread_once_t watching = PTHREAD_ONCE_INIT;
+
+static void in_child(void) {
+    atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed);
+}
+
+static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, in_child);
+}
 
 static size_t used_bytes(uint32_t capacity) {
     return sizeof(gw_block) + (size_t)capacity * sizeof(gw_key);
@@ -91,10 +106,11 @@ void gw_block_lock_again(gw_block *block, uint32_t capacity, uint32_t *flags) {
 #endif
 
 gw_block *gw_block_new(uint32_t capacity, uint32_t *flags) {
+    pthread_once(&watching, watch_forks);
     gw_block *block = map(capacity, flags);
     if (block) {
         block->canary = canary;
-        block->owner = (uint64_t)getpid();
+        block->forks = atomic_load_explicit(&forks, memory_order_relaxed);
     }
     return block;
 }
@@ -104,8 +120,6 @@ void gw_block_free(gw_block *block, uint32_t capacity) {
     unmap(block, capacity);
 }
 
-int gw_block_alive(const gw_block *block, uint32_t flags) {
-    if (block->canary != canary)
-        return 0;
-    return (flags & GW_WIPED_ON_FORK) || block->owner == (uint64_t)getpid();
+int gw_block_alive(const gw_block *block) {
+    return block->canary == canary && block->forks == atomic_load_explicit(&forks, memory_order_relaxed);
 }

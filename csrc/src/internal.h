@@ -45,7 +45,7 @@ typedef struct {
 /* The secret half, in its own mapping. The canary is the first thing that fork wipes. */
 typedef struct {
     uint64_t canary;
-    uint64_t owner; /* process id, asked for only where the kernel cannot wipe on fork */
+    uint64_t forks; /* the fork count of the process that made the block */
     uint8_t pad[48];
     gw_key keys[];
 } gw_block;
@@ -87,7 +87,7 @@ void gw_wipe_stack(void);
 gw_block *gw_block_new(uint32_t capacity, uint32_t *flags);
 void gw_block_free(gw_block *block, uint32_t capacity);
 void gw_block_lock_again(gw_block *block, uint32_t capacity, uint32_t *flags);
-int gw_block_alive(const gw_block *block, uint32_t flags);
+int gw_block_alive(const gw_block *block);
 
 /* sign.c: gw_sign without its checks. */
 GW_MUST_USE int gw_sign_with(const gw_engine *engine, const gw_table *table, const uint32_t *handles, size_t count,

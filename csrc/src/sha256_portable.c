@@ -1,4 +1,4 @@
-/* sha256_portable.c - the engine that is always there: FIPS 180-4 section 6.2 in plain C, and branch-free base64. */
+/* sha256_portable.c - the engine that is always there: FIPS 180-4 section 6.2 in plain C, and base64 eight characters at a time. */
 #include "internal.h"
 
 /* The first 32 bits of the fractional parts of the cube roots of the first 64 primes, and of the square roots of the
@@ -25,7 +25,8 @@ static inline uint32_t load_be32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
 }
 
-/* The sixteen words of the schedule that are still needed live in w and are renewed in place. */
+/* The sixteen words of the schedule that are still needed live in w and are renewed in place. What is left of them
+ * on the stack is for gw_wipe_stack, once per call rather than once per block. */
 static inline uint32_t next_word(uint32_t w[16], unsigned i) {
     uint32_t w15 = w[(i + 1) & 15], w2 = w[(i + 14) & 15];
     uint32_t s0 = rotr(w15, 7) ^ rotr(w15, 18) ^ (w15 >> 3);
@@ -73,7 +74,6 @@ static void compress(uint32_t state[8], const uint8_t *blocks, size_t n) {
         state[6] += g;
         state[7] += h;
     }
-    gw_wipe(w, sizeof w);
 }
 
 static void compress2(uint32_t a[8], const uint8_t *pa, uint32_t b[8], const uint8_t *pb, size_t n) {
@@ -81,24 +81,31 @@ static void compress2(uint32_t a[8], const uint8_t *pa, uint32_t b[8], const uin
     compress(b, pb, n);
 }
 
-/* A sextet's character: 'A' plus what each later range of the alphabet adds. */
-static inline uint32_t letter(uint32_t v) {
-    return v + 'A' + (ct_within(v, 26, 63) & 6u) - (ct_within(v, 52, 63) & 75u) - (ct_within(v, 62, 63) & 15u) +
-           (ct_within(v, 63, 63) & 3u);
+/* Eight sextets in the bytes of a word, first in the top byte. Each step halves the lanes and doubles the gaps. */
+static inline uint64_t spread(uint64_t bits48) {
+    uint64_t x = (bits48 & 0xffffff000000) << 8 | (bits48 & 0xffffff);
+    x = (x & 0x00fff00000fff000) << 4 | (x & 0x00000fff00000fff);
+    return (x & 0x0fc00fc00fc00fc0) << 2 | (x & 0x003f003f003f003f);
+}
+
+#define EACH 0x0101010101010101u
+
+/* 1 in each byte of v, all below 64, that is over n. Adding 127 - n sets the top bit of just those. */
+static inline uint64_t over(uint64_t v, unsigned n) {
+    return (v + (127 - n) * EACH) >> 7 & EACH;
 }
 
 uint64_t gw_base64_portable(char out[48], const uint32_t digest[8]) {
-    uint8_t bytes[36] = {0};
     uint64_t escapes = 0;
-    for (size_t i = 0; i < 8; i++)
-        gw_store_be32(bytes + 4 * i, digest[i]);
-    for (size_t i = 0; i < 12; i++) {
-        uint32_t bits = (uint32_t)bytes[3 * i] << 16 | (uint32_t)bytes[3 * i + 1] << 8 | bytes[3 * i + 2];
-        for (size_t j = 0; j < 4; j++) {
-            uint32_t v = bits >> (18 - 6 * j) & 63u;
-            out[4 * i + j] = (char)letter(v);
-            escapes |= (uint64_t)(ct_within(v, 62, 63) & 1u) << (4 * i + j);
-        }
+    for (unsigned i = 0; i < 6; i++) {
+        /* 48 bits from bit 48i of the digest; the last of the 288 are the padding. */
+        unsigned word = 48 * i / 32, shift = 48 * i % 32;
+        uint64_t pair = (uint64_t)digest[word] << 32 | (word + 1 < 8 ? digest[word + 1] : 0);
+        uint64_t v = spread(pair << shift >> 16);
+        /* 'A' plus what each later range of the alphabet adds; no byte carries or borrows on the way. */
+        uint64_t text = v + 'A' * EACH + 6 * over(v, 25) - 75 * over(v, 51) - 15 * over(v, 61) + 3 * over(v, 62);
+        gw_store_be64((uint8_t *)out + 8 * i, text);
+        escapes |= (over(v, 61) * 0x8040201008040201u >> 56) << 8 * i; /* top byte to bit 0, and so on down */
     }
     out[43] = '=';
     return escapes & (((uint64_t)1 << 43) - 1);

@@ -214,7 +214,7 @@ int gw_sign(const gw_table *table, const uint32_t *handles, size_t count, uint64
     *failed = 0;
     if (!engine)
         rc = GW_ERR_ENGINE;
-    else if (!gw_block_alive(table->block, table->flags))
+    else if (!gw_block_alive(table->block))
         rc = GW_ERR_FORKED;
     else if (out_size > UINT32_MAX || count > GW_SLOTS_MAX)
         rc = GW_ERR_ARGUMENT;

@@ -53,7 +53,7 @@ void gw_table_free(gw_table *table) {
 int gw_table_reserve(gw_table *table, uint32_t capacity) {
     if (capacity > GW_SLOTS_MAX)
         return GW_ERR_ARGUMENT;
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (capacity <= table->capacity)
         return GW_OK;
@@ -158,7 +158,7 @@ static int decode_key(gw_key *key, const uint8_t *text, size_t text_len) {
 int gw_table_add(gw_table *table, const uint8_t *text, size_t text_len, const char *audience, size_t audience_len,
                  const char *policy, size_t policy_len, uint32_t *handle) {
     *handle = 0;
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     gw_key key;
     int rc = decode_key(&key, text, text_len);
@@ -171,7 +171,7 @@ int gw_table_add(gw_table *table, const uint8_t *text, size_t text_len, const ch
 int gw_table_share(gw_table *table, uint32_t source, const char *audience, size_t audience_len, const char *policy,
                    size_t policy_len, uint32_t *handle) {
     *handle = 0;
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (!gw_table_slot(table, source))
         return GW_ERR_HANDLE;
@@ -183,7 +183,7 @@ static int derive(const gw_table *table, uint32_t group, const char *id, size_t 
     const gw_engine *engine = gw_engine_now();
     if (!engine)
         return GW_ERR_ENGINE;
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (id_len == 0 || id_len > GW_ID_MAX)
         return GW_ERR_ARGUMENT;
@@ -233,7 +233,7 @@ int gw_table_export_derived(const gw_table *table, uint32_t group, const char *i
 }
 
 int gw_table_replace(gw_table *table, uint32_t handle, const uint8_t *text, size_t text_len) {
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (!gw_table_slot(table, handle))
         return GW_ERR_HANDLE;
@@ -246,7 +246,7 @@ int gw_table_replace(gw_table *table, uint32_t handle, const uint8_t *text, size
 }
 
 int gw_table_remove(gw_table *table, uint32_t handle) {
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (!gw_table_slot(table, handle))
         return GW_ERR_HANDLE;

@@ -125,7 +125,7 @@ int gw_verify(const gw_table *table, uint32_t handle, const char *token, size_t 
     const gw_engine *engine = gw_engine_now();
     if (!engine)
         return GW_ERR_ENGINE;
-    if (!gw_block_alive(table->block, table->flags))
+    if (!gw_block_alive(table->block))
         return GW_ERR_FORKED;
     if (!gw_table_slot(table, handle))
         return GW_ERR_HANDLE;

@@ -47,7 +47,7 @@ static void fleet(const gw_engine *engine) {
         audience[len] = 0;
         memset(policy, 'p', policy_len);
         policy[policy_len] = 0;
-        size_t key_len = GW_KEY_MIN + chance() % (GW_KEY_MAX - GW_KEY_MIN + 1);
+        size_t key_len = GW_KEY_MIN + (size_t)(chance() % (GW_KEY_MAX - GW_KEY_MIN + 1));
         chance_bytes(key, key_len);
         oracle_base64(key, key_len, text);
         CHECK(gw_table_add(table, (const uint8_t *)text, strlen(text), audience, len, policy, policy_len, &handles[i]) ==
@@ -58,7 +58,7 @@ static void fleet(const gw_engine *engine) {
         oracle_token(key, key_len, audience, policy, 1767225600, want[i], GW_TOKEN_MAX);
     }
     for (size_t i = N - 1; i > 0; i--) {
-        size_t j = chance() % (i + 1);
+        size_t j = (size_t)(chance() % (i + 1));
         uint32_t h = handles[i];
         char *w = want[i];
         handles[i] = handles[j], want[i] = want[j];

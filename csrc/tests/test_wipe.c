@@ -11,34 +11,63 @@
 enum { STACK = 1 << 18 };
 static uint8_t *stack;
 static uint8_t key[64];
-static char key_text[96];
+static char key_text[96], bad_text[96];
 static gw_table *table;
 static volatile int result;
 static const char audience[] = "hub%2Fdevices%2Fwith-a-name-that-takes-two-blocks-of-the-message";
 
 static void careless(void) {
-    volatile uint8_t copy[64];
-    for (size_t i = 0; i < sizeof copy; i++)
-        copy[i] = key[i];
-    result = copy[0];
+    volatile uint8_t copy[4096];
+    for (size_t i = 0; i < sizeof key; i++)
+        copy[1024 + i] = key[i];
+    result = copy[1024];
 }
 
-static void careful(void) {
-    static char out[8192];
-    uint32_t handle = 0, many[5], offsets[6];
+static uint32_t handle, derived, spare;
+static char out[8192];
+static uint32_t offsets[18];
+
+static void add(void) {
+    result = gw_table_add(table, (const uint8_t *)key_text, strlen(key_text), audience, strlen(audience), "", 0, &handle);
+}
+
+static void add_malformed(void) {
+    uint32_t none;
+    result = gw_table_add(table, (const uint8_t *)bad_text, strlen(bad_text), "a", 1, "", 0, &none) != GW_ERR_KEY_TEXT;
+}
+
+static void derive(void) {
+    result = gw_table_derive(table, handle, "id", 2, "a", 1, "", 0, &derived);
+}
+
+static void replace(void) {
+    result = gw_table_replace(table, handle, (const uint8_t *)key_text, strlen(key_text));
+}
+
+static void share(void) {
+    result = gw_table_share(table, handle, "b", 1, "", 0, &spare);
+}
+
+static void sign_one(void) {
     size_t failed;
-    gw_claims claims;
-    int rc = gw_table_add(table, (const uint8_t *)key_text, strlen(key_text), audience, strlen(audience), "", 0,
-                          &handle);
-    for (size_t i = 0; i < 5; i++)
+    result = gw_sign(table, &handle, 1, 1767225600, out, sizeof out, offsets, &failed);
+}
+
+static void sign_many(void) {
+    uint32_t many[17];
+    size_t failed;
+    for (size_t i = 0; i < 17; i++)
         many[i] = handle;
-    rc |= gw_sign(table, many, 5, 1767225600, out, sizeof out, offsets, &failed);
-    rc |= gw_verify(table, handle, out, offsets[1] - 1, &claims);
-    rc |= !claims.authentic;
-    rc |= gw_table_replace(table, handle, (const uint8_t *)key_text, strlen(key_text));
-    uint32_t derived;
-    rc |= gw_table_derive(table, handle, "id", 2, "a", 1, "", 0, &derived);
-    result = rc;
+    result = gw_sign(table, many, 17, 1767225600, out, sizeof out, offsets, &failed);
+}
+
+static void verify(void) {
+    gw_claims claims;
+    result = gw_verify(table, handle, out, offsets[1] - 1, &claims) || !claims.authentic;
+}
+
+static void grow(void) {
+    result = gw_table_reserve(table, gw_table_capacity(table) + 1);
 }
 
 /* A context of its own rather than a thread: nothing else runs on its stack before or after the body. */
@@ -78,11 +107,13 @@ static void midstate(const uint32_t *s, const char *what) {
     nothing_of(cdgh, 16, what);
 }
 
-static void all(const gw_engine *engine) {
-    uint8_t ipad[64], opad[64], inside[256], digest[32];
+/* Everything that is secret about the key, looked for after each verb alone: the next would overwrite the traces. */
+static void after(const gw_engine *engine, void (*body)(void), const char *verb) {
+    uint8_t ipad[64], opad[64], inside[256], digest[32], child[32];
     uint32_t words[8];
     gw_key mid;
-    CHECK(run(careful) == 0);
+    int before = failures;
+    CHECK(run(body) == 0);
     for (size_t i = 0; i < 64; i++) {
         ipad[i] = key[i] ^ 0x36;
         opad[i] = key[i] ^ 0x5c;
@@ -102,6 +133,29 @@ static void all(const gw_engine *engine) {
     midstate(words, "inner digest words");
     midstate(mid.inner, "inner midstate");
     midstate(mid.outer, "outer midstate");
+    oracle_hmac(key, sizeof key, (const uint8_t *)"id", 2, child);
+    nothing_of(child, sizeof child, "derived key");
+    for (size_t i = 0; i < 8; i++)
+        words[i] = (uint32_t)child[4 * i] << 24 | (uint32_t)child[4 * i + 1] << 16 | (uint32_t)child[4 * i + 2] << 8 |
+                   child[4 * i + 3];
+    midstate(words, "derived key words");
+    gw_key_init(engine, &mid, child, sizeof child);
+    midstate(mid.inner, "derived inner midstate");
+    midstate(mid.outer, "derived outer midstate");
+    if (failures != before)
+        printf("    after: %s\n", verb);
+}
+
+static void all(const gw_engine *engine) {
+    after(engine, add, "add");
+    after(engine, add_malformed, "add malformed");
+    after(engine, derive, "derive");
+    after(engine, replace, "replace");
+    after(engine, share, "share");
+    after(engine, sign_one, "sign one");
+    after(engine, sign_many, "sign many");
+    after(engine, verify, "verify");
+    after(engine, grow, "grow");
 }
 
 int main(void) {
@@ -110,6 +164,8 @@ int main(void) {
     CHECK(stack != MAP_FAILED && gw_init() == GW_OK);
     chance_bytes(key, sizeof key);
     oracle_base64(key, sizeof key, key_text);
+    memcpy(bad_text, key_text, sizeof bad_text);
+    bad_text[80] = '!';
     table = gw_table_new(64, &rc);
     run(careless);
     CHECK(on_stack(key, sizeof key)); /* the control */
