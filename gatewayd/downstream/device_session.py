@@ -170,6 +170,7 @@ class DeviceSession:
         "_hold_until",
         "_wait_told",
         "admitted",
+        "asked",
         "client_id",
         "owed_will",
         "peer_host",
@@ -197,6 +198,7 @@ class DeviceSession:
         self.phase = Phase.CONNECTING
         self.peer_host = stream.peer_address[0]
         self.client_id = ""
+        self.asked = False  # a CONNECT came
         self.admitted: Admitted | None = None  # from CONNACK 0 on, and kept after the end
         self.owed_will: Will | None = None
 
@@ -279,6 +281,7 @@ class DeviceSession:
             case ConnectReceived(connect):
                 self.client_id = connect.client_id[:_SHOWN_ID_LENGTH]
                 self._connect = connect
+                self.asked = True
                 self._hold_until = self._desk.clock.monotonic() + self._desk.hold_seconds
                 self._decide()
             case Closed():

@@ -336,7 +336,7 @@ class Listener:
         )
 
     def _left_before_connack(self, session: DeviceSession, end: DeviceEnd, closed: Closed) -> None:
-        if end is DeviceEnd.REFUSED and session.client_id:
+        if session.asked and end not in _FAULTS:
             return  # counted and said when it was decided
         self._metrics.device_refusals.labels(end.value).inc()
         _LOG.log(
