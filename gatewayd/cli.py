@@ -36,7 +36,7 @@ class Subcommand:
 
 
 SUBCOMMANDS: tuple[Subcommand, ...] = (
-    Subcommand("run", "run the daemon", "gatewayd.daemon.program"),
+    Subcommand("run", "run the daemon", "gatewayd.daemon.lifecycle"),
     Subcommand("check", "check a configuration, offline", "gatewayd.operator.check"),
     Subcommand("token", "print one SAS token, to debug with", "gatewayd.operator.token"),
     Subcommand("explain", "explain an error code of the hub", "gatewayd.operator.explain"),

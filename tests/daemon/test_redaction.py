@@ -98,7 +98,8 @@ def test_a_record_is_clean_in_message_fields_exception_and_stack(
 
 
 def test_the_journal_gets_the_clean_record_too() -> None:
-    record = logging.makeLogRecord({"msg": "refused %s", "args": (TOKEN,), "device_id": KEY, "levelno": 30})
+    record = logging.LogRecord("gatewayd", logging.WARNING, "", 0, "refused %s", (TOKEN,), None)
+    record.device_id = KEY
     Redaction().filter(record)
     assert not any(secret.encode() in JournalFields().datagram(record) for secret in SECRETS)
 
