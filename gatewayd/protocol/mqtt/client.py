@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewayd.errors import LocalProtocolError
-from gatewayd.protocol.mqtt.connection import Connection, Handler, Row, rows
+from gatewayd.protocol.mqtt.connection import NO_REQUESTS, Connection, Handler, Row, rows
 from gatewayd.protocol.mqtt.events import (
     ClientEvent,
     ConnackReceived,
@@ -142,17 +142,15 @@ class ClientConnection(Connection[ClientEvent]):
         self._require(Verb.SUBSCRIBE)
         if any(qos > 1 for _, qos in filters):
             raise LocalProtocolError("subscribe with QoS 2: expected 0 or 1, IoT Hub carries no QoS 2")
-        packet = Subscribe(self._session.new_packet_id(self._requests), filters)
-        self._send(encode(packet), now)
-        self._requests[packet.packet_id] = len(filters)
+        packet = Subscribe(self._session.new_packet_id(self._our_requests), filters)
+        self._send_request(packet, len(filters), now)
         return packet.packet_id
 
     def unsubscribe(self, filters: tuple[str, ...], now: float) -> int:
         """Gives topics up; the request's packet id."""
         self._require(Verb.UNSUBSCRIBE)
-        packet = Unsubscribe(self._session.new_packet_id(self._requests), filters)
-        self._send(encode(packet), now)
-        self._requests[packet.packet_id] = 0
+        packet = Unsubscribe(self._session.new_packet_id(self._our_requests), filters)
+        self._send_request(packet, 0, now)
         return packet.packet_id
 
     def acknowledge(self, packet_id: int) -> None:
@@ -188,17 +186,17 @@ class ClientConnection(Connection[ClientEvent]):
         return ConnackReceived(packet.code, packet.session_present)
 
     def _take_suback(self, packet: Suback) -> SubscribeAcknowledged:
-        if self._requests.get(packet.packet_id, 0) != len(packet.codes):
+        if self._our_requests.get(packet.packet_id, 0) != len(packet.codes):
             raise _answers_nothing(
                 f"SUBACK {packet.packet_id} with {len(packet.codes)} codes", "MQTT-3.8.4-5"
             )
-        del self._requests[packet.packet_id]
+        del self._our_requests[packet.packet_id]
         return SubscribeAcknowledged(packet.packet_id, packet.codes)
 
     def _take_unsuback(self, packet: Unsuback) -> UnsubscribeAcknowledged:
-        if self._requests.get(packet.packet_id) != 0:
+        if self._our_requests.get(packet.packet_id) != 0:
             raise _answers_nothing(f"UNSUBACK {packet.packet_id}", "MQTT-3.10.4-5")
-        del self._requests[packet.packet_id]
+        del self._our_requests[packet.packet_id]
         return UnsubscribeAcknowledged(packet.packet_id)
 
     def _take_pingresp(self, _packet: Pingresp) -> None:
@@ -231,6 +229,12 @@ class ClientConnection(Connection[ClientEvent]):
             self._answer_by = now + self._limits.ping_timeout
         else:
             self._close(CloseCause.KEEP_ALIVE, f"no PINGRESP within {self._limits.ping_timeout:g} s")
+
+    def _send_request(self, packet: Subscribe | Unsubscribe, awaited_codes: int, now: float) -> None:
+        self._send(encode(packet), now)
+        if self._our_requests is NO_REQUESTS:
+            self._our_requests = {}
+        self._our_requests[packet.packet_id] = awaited_codes
 
     def _send(self, data: bytes, now: float) -> None:
         self._out.append(data)

@@ -17,7 +17,7 @@ must be seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from typing import Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from gatewayd.errors import Bounded, LocalProtocolError
 from gatewayd.protocol.mqtt.events import Closed, PublishAcknowledged, PublishReceived
@@ -60,6 +60,10 @@ def rows(
     return {state: tuple(filled) for state, filled in bound.items()}
 
 
+NO_REQUESTS: Final[dict[int, int]] = {}
+"""Shared by every connection without a request; never written to."""
+
+
 class Connection(Generic[Event]):
     """One connection of either role. Not for use by itself."""
 
@@ -71,13 +75,14 @@ class Connection(Generic[Event]):
         "_is_parked",
         "_last_heard",
         "_limits",
+        "_our_requests",
         "_out",
         "_peer_has_ended",
         "_reader",
         "_receipts",
-        "_requests",
         "_row",
         "_session",
+        "_their_requests",
         "_was_parked",
     )
 
@@ -90,8 +95,10 @@ class Connection(Generic[Event]):
         self._carrier = 0
         self._reader = PacketReader(max_packet_bytes)
         self._receipts = ReceiptOrder()
-        # SUBSCRIBE and UNSUBSCRIBE without an answer: packet id to number of filters, 0 for UNSUBSCRIBE.
-        self._requests: dict[int, int] = {}
+        # SUBSCRIBE and UNSUBSCRIBE without an answer: packet id to number of filters, 0 for UNSUBSCRIBE. A client
+        # has only ours, a server only theirs; the other stays the shared empty one.
+        self._our_requests = NO_REQUESTS
+        self._their_requests = NO_REQUESTS
         self._out: list[bytes] = []
         self._last_heard = now
         # Nothing is read until the owner decides about CONNECT (server only).
@@ -219,9 +226,9 @@ class Connection(Generic[Event]):
             if packet_id in self._receipts:
                 if packet.dup:
                     return PublishReceived(packet, joins=True)
-                raise _reused(packet_id)
-            if packet_id in self._requests:
-                raise _reused(packet_id)
+                raise reused(packet_id)
+            if packet_id in self._their_requests:
+                raise reused(packet_id)
             self._receipts.expect(packet_id)
             if len(self._receipts) >= self._limits.max_unacknowledged:
                 self._is_parked = True
@@ -267,7 +274,7 @@ class Connection(Generic[Event]):
             raise LocalProtocolError(f"publish with QoS {qos}: expected 0 or 1, IoT Hub carries no QoS 2")
         if session.in_flight >= self._limits.max_in_flight:
             raise Bounded(f"{session.in_flight} publishes are in flight, the limit")
-        packet_id = session.new_packet_id(self._requests)
+        packet_id = session.new_packet_id(self._our_requests)
         publish = Publish(topic, payload, 1, packet_id, False, retain)
         self._out.append(encode_publish(publish))
         session.remember(publish)
@@ -296,7 +303,8 @@ class Connection(Generic[Event]):
         self._close(CloseCause.EOF, f"the stream ended{inside} without DISCONNECT")
 
 
-def _reused(packet_id: int) -> PeerFault:
+def reused(packet_id: int) -> PeerFault:
+    """What a peer does that takes an id it is not done with."""
     return PeerFault(
         f"packet id {packet_id} is in use",
         clause="MQTT-2.3.1-2",

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewayd.errors import LocalProtocolError
-from gatewayd.protocol.mqtt.connection import Connection, Handler, Row, rows
+from gatewayd.protocol.mqtt.connection import NO_REQUESTS, Connection, Handler, Row, reused, rows
 from gatewayd.protocol.mqtt.events import (
     ConnectReceived,
     ServerEvent,
@@ -148,20 +148,20 @@ class ServerConnection(Connection[ServerEvent]):
         """Answers a SUBSCRIBE with one code per filter; 2 becomes 1. Does nothing after the end."""
         if self._is_over:
             return
-        if self._requests.get(packet_id, 0) != len(codes) or not codes:
+        if self._their_requests.get(packet_id, 0) != len(codes) or not codes:
             raise LocalProtocolError(f"grant({packet_id}) with {len(codes)} codes answers no SUBSCRIBE")
         granted = tuple(code if code == SUBSCRIPTION_REFUSED else min(code, 1) for code in codes)
         self._out.append(encode(Suback(packet_id, granted)))
-        del self._requests[packet_id]
+        del self._their_requests[packet_id]
 
     def confirm_unsubscribe(self, packet_id: int) -> None:
         """Answers an UNSUBSCRIBE. Does nothing after the end."""
         if self._is_over:
             return
-        if self._requests.get(packet_id) != 0:
+        if self._their_requests.get(packet_id) != 0:
             raise LocalProtocolError(f"confirm_unsubscribe({packet_id}) answers no UNSUBSCRIBE")
         self._out.append(encode(Unsuback(packet_id)))
-        del self._requests[packet_id]
+        del self._their_requests[packet_id]
 
     # Actions
 
@@ -193,15 +193,13 @@ class ServerConnection(Connection[ServerEvent]):
             raise PeerFault(
                 f"{filters} filters, at most {self._limits.max_filters}", cause=CloseCause.TOO_LARGE
             )
-        if packet_id in self._requests or packet_id in self._receipts:
-            raise PeerFault(
-                f"packet id {packet_id} is in use",
-                clause="MQTT-2.3.1-2",
-                cause=CloseCause.PROTOCOL_VIOLATION,
-            )
-        if len(self._requests) >= self._limits.max_requests:
+        if packet_id in self._their_requests or packet_id in self._receipts:
+            raise reused(packet_id)
+        if len(self._their_requests) >= self._limits.max_requests:
             raise PeerFault(f"over {self._limits.max_requests} requests wait", cause=CloseCause.FLOOD)
-        self._requests[packet_id] = awaited_codes
+        if self._their_requests is NO_REQUESTS:
+            self._their_requests = {}
+        self._their_requests[packet_id] = awaited_codes
 
     def _enter(self, state: ServerState) -> None:
         self._state = state
