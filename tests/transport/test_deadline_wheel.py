@@ -240,29 +240,39 @@ def test_any_mixture_of_moves_fires_exactly_what_a_plain_list_would() -> None:
     assert len(expected) > 1000
 
 
-async def test_on_a_real_loop_a_deadline_among_thousands_is_met_within_milliseconds() -> None:
+async def test_on_a_real_loop_one_among_thousands_is_as_punctual_as_a_timer_of_its_own() -> None:
+    """The loop's own timers are the measure: a busy machine makes both late, but never ours later than the next."""
     loop = asyncio.get_running_loop()
     wheel = DeadlineWheel(loop.time, loop.call_at)
-    lateness: list[float] = []
-    done = asyncio.Event()
-    start = loop.time()
     for _ in range(5000):
-        wheel.set(Deadline(lambda now: None), start + 3600)
+        wheel.set(Deadline(lambda now: None), loop.time() + 3600)
+    order: list[tuple[str, int]] = []
+    early: list[float] = []
+    done = asyncio.Event()
+    start = loop.time() + 0.005
+    count, step = 40, 0.002
 
-    def due_at(when: float) -> Deadline:
-        def due(now: float) -> None:
-            lateness.append(now - when)
-            if len(lateness) == 20:
-                done.set()
+    def due(number: int) -> Deadline:
+        def fire(now: float) -> None:
+            order.append(("wheel", number))
+            early.append(start + number * step - now)
 
-        return Deadline(due)
+        return Deadline(fire)
 
-    for number in range(20):
-        wheel.set(due_at(start + 0.005 * number), start + 0.005 * number)
+    def own_timer(number: int) -> None:
+        order.append(("loop", number))
+        if number == count:
+            done.set()
+
+    for number in range(count):
+        wheel.set(due(number), start + number * step)
+    for number in range(count + 1):
+        loop.call_at(start + number * step, own_timer, number)
     async with asyncio.timeout(5):
         await done.wait()
     wheel.close()
-    # A cut at token expiry has 100 ms; setting 5,000 of them up is part of what the first one waits for.
-    assert min(lateness) >= -1e-6
-    assert sorted(lateness)[10] < 0.05
-    assert max(lateness) < 0.1
+    assert [number for who, number in order if who == "wheel"] == list(range(count))
+    for number in range(count):
+        assert order.index(("wheel", number)) < order.index(("loop", number + 1))
+    # asyncio fires within its clock's resolution before the time.
+    assert max(early) <= 1e-6

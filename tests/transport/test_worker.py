@@ -211,15 +211,22 @@ async def test_stopping_is_bounded_when_a_call_does_not_end() -> None:
 
 def test_a_loop_that_closes_first_ends_the_thread_too() -> None:
     go = threading.Event()
+    threads: list[threading.Thread] = []
 
     async def leave() -> None:
-        worker = Worker(asyncio.get_running_loop())
-        call = asyncio.ensure_future(worker.run(go.wait, PATIENCE))
-        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        begun = asyncio.Event()
+
+        def block() -> bool:
+            threads.append(threading.current_thread())
+            loop.call_soon_threadsafe(begun.set)
+            return go.wait(PATIENCE)
+
+        call = asyncio.ensure_future(Worker(loop).run(block))
+        await begun.wait()
         call.cancel()
 
     asyncio.run(leave())
-    [thread] = [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
     go.set()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
