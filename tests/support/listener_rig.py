@@ -21,6 +21,7 @@ from gatewayd.downstream.listener import Listener, ListenerPolicy
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.mqtt.packets import Publish
+from gatewayd.transport.tls_contexts import server_context
 from tests.support.sas_keys import HUB, KeyRing, key_of, sign, username
 from tests.support.tls_material import HUB as SERVER_NAME
 from tests.support.tls_material import Tls
@@ -159,10 +160,19 @@ class Rig:
 
 @asynccontextmanager
 async def listener_rig(
-    tls: Tls, *identities: str, policy: ListenerPolicy | None = None, connects_per_device: int = 30
+    tls: Tls,
+    *identities: str,
+    policy: ListenerPolicy | None = None,
+    connects_per_device: int = 30,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    wall: float = WALL,
 ) -> AsyncIterator[Rig]:
-    """A listener that knows `identities`, each with two keys: `key_of(id)` and `key_of(id + " secondary")`."""
-    time = VirtualTime(WALL)
+    """A listener that knows `identities`, each with two keys: `key_of(id)` and `key_of(id + " secondary")`.
+
+    On another `host` than the usual one its certificate is for that address.
+    """
+    time = VirtualTime(wall)
     keys = KeyRing({Identity.parse(name): (key_of(name), key_of(f"{name} secondary")) for name in identities})
     traffic = RecordingTraffic()
     registry = CollectorRegistry()
@@ -175,7 +185,7 @@ async def listener_rig(
     )
     listener = Listener(
         asyncio.get_running_loop(),
-        tls.our_server(),
+        tls.our_server() if host == "127.0.0.1" else server_context(tls.authority.server(host).chain),
         admission,
         traffic,
         wheel=time.wheel,
@@ -184,8 +194,8 @@ async def listener_rig(
         metrics=Metrics(registry),
         policy=policy or ListenerPolicy(),
     )
-    rig = Rig(listener, traffic, time, keys, tls, registry, unready)
-    await listener.start("127.0.0.1", 0)
+    rig = Rig(listener, traffic, time, keys, tls, registry, unready, host=host)
+    await listener.start(host, port)
     try:
         yield rig
     finally:
