@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from datetime import UTC, datetime
 
@@ -45,10 +46,12 @@ class JsonLines(logging.Formatter):
             "message": _cut(record.getMessage()),
         }
         for name, value in fields_of(record).items():
-            line.setdefault(name, value if isinstance(value, bool | int | float) else _cut(str(value)))
+            # JSON has no infinity and no nan; as text they still can be read.
+            is_number = isinstance(value, int | float) and math.isfinite(value)
+            line.setdefault(name, value if is_number else _cut(str(value)))
         if trouble := _trouble(self, record):
             line["exception"] = trouble
-        return json.dumps(line, ensure_ascii=False, allow_nan=True)
+        return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
 class Text(logging.Formatter):

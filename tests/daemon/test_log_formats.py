@@ -58,6 +58,10 @@ def test_a_json_line_is_one_line_whatever_a_device_is_called() -> None:
     assert json.loads(line)["device_id"] == 'x"\n{"level":"info"}'
 
 
+def test_a_number_that_json_does_not_have_is_written_as_text() -> None:
+    assert json.loads(JsonLines().format(record(outage_seconds=float("inf"))))["outage_seconds"] == "inf"
+
+
 def test_text_is_for_people() -> None:
     assert Text().format(record(device_id="dev-1", hub_code=401003)) == (
         "2026-01-01T00:00:00.250Z WARNING  hub refused device_id=dev-1 hub_code=401003"
