@@ -52,8 +52,8 @@ def side_by_side(ours: Summary, connects: int, theirs: OtherFleet) -> list[Row]:
         return f"{ours.hub_errors.get(code, 0):,}", f"{theirs.hub_errors.get(code, 0):,}"
 
     rows = [
-        Row("401003 IoTHubUnauthorized", *errors(EXPIRED)),
-        Row("404104 DeviceConnectionClosedRemotely", *errors(CLOSED)),
+        Row("hub error 401003", *errors(EXPIRED)),
+        Row("hub error 404104", *errors(CLOSED)),
     ]
     others = (set(ours.hub_errors) | set(theirs.hub_errors) | {TAKEN_OVER}) - {EXPIRED, CLOSED}
     rows += [Row(f"hub error {code}", *errors(code)) for code in sorted(others)]

@@ -86,7 +86,9 @@ class Fleet:
     async def start(self, plans: list[FleetPlan]) -> None:
         """Start a process for each plan and wait until all have made their devices."""
         for number, plan in enumerate(plans):
-            file = write_private(self._directory / f"{self.name}-{number}.json", plan.to_json().encode())
+            file = write_private(
+                self._directory / f"{self.name.replace(' ', '-')}-{number}.json", plan.to_json().encode()
+            )
             self._parts.append(
                 await self._children.start(
                     f"{self.name}, process {number + 1}",

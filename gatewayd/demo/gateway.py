@@ -49,6 +49,10 @@ class Gateway:
     def rss_kib(self) -> int:
         return rss_kib(self._child.pid)
 
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._child.kill()
+
     async def end(self) -> str | None:
         """Ask it to end. What was wrong with that, or None."""
         if not await self._child.end():

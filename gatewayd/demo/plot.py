@@ -70,7 +70,7 @@ def draw(settings: Settings, panels: list[Panel], path: Path) -> None:
             figsize=(9.6, 1.1 + 2.15 * len(panels)), dpi=150, layout="constrained", facecolor="white"
         )
         axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        top = max(max(panel.connects, default=0) for panel in panels)
+        top = max(1.0, *(height for panel in panels for height in (*panel.connects, panel.floor or 0.0)))
         for panel, place in zip(panels, axes, strict=True):
             _draw_panel(place, panel, settings, top)
         axes[-1].set_xlabel("seconds since the first device was switched on")
@@ -85,7 +85,7 @@ def draw(settings: Settings, panels: list[Panel], path: Path) -> None:
         figure.savefig(path)
 
 
-def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: int) -> None:
+def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: float) -> None:
     seconds = range(len(panel.connects))
     axes.axvspan(0, settings.boot, color=_FAINT, alpha=0.13, linewidth=0)
     axes.text(
@@ -103,24 +103,24 @@ def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: int) -> None:
     )
     if panel.floor is not None:
         axes.axhline(panel.floor, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"least possible: {panel.floor:.1f} a second",
-            (len(panel.connects), panel.floor),
-            xytext=(-4, 5),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
+        axes.text(
+            1.008,
+            panel.floor,
+            f"least\npossible:\n{panel.floor:.1f}",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8.5,
+            linespacing=1.25,
         )
     axes.set_title(
         panel.title, loc="left", fontsize=11, color=_HERD if panel.herd else _CALM, fontweight="bold"
     )
-    axes.set_title(panel.remark, loc="right", fontsize=10)
-    axes.set_ylim(0, top * 1.25 or 1)
+    axes.set_title(panel.remark, loc="right", fontsize=10.5)
+    axes.set_ylim(0, top * 1.25)
     axes.set_xlim(0, len(panel.connects))
     axes.grid(axis="y", color=_FAINT, alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=True))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)

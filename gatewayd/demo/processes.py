@@ -83,6 +83,10 @@ class Child:
             raise ChildFailed(self.name, f"did not end within {within:g} s", self.last_words) from None
         self.check()
 
+    def kill(self) -> None:
+        """End it at once, as a crash would; whoever looks next is told."""
+        self._kill_group()
+
     async def end(self, within: float = END_SECONDS) -> bool:
         """End it and its group: ask, wait, kill. False when it had to be killed."""
         self.may_end = True
@@ -128,7 +132,7 @@ class Child:
 
 
 class Children:
-    """All processes of one run; leaving the block ends those that still live, the last started first."""
+    """All processes of one run; leaving the block ends those that still live."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
@@ -139,8 +143,8 @@ class Children:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in reversed(self._children):
-            await child.end(END_SECONDS if kind is None else KILL_SECONDS)
+        within = END_SECONDS if kind is None else KILL_SECONDS
+        await asyncio.gather(*(child.end(within) for child in self._children))
 
     async def start(
         self, name: str, arguments: Sequence[str], *, stdout: Line | None = None, stderr: Line | None = None

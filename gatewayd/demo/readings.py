@@ -58,10 +58,10 @@ class NotThere(Exception):
     """Nothing answers yet, or not in time."""
 
 
-async def fetch(session: aiohttp.ClientSession, url: str) -> str:
+async def fetch(session: aiohttp.ClientSession, url: str, *, within: float = SCRAPE_SECONDS) -> str:
     """The body of a good answer; NotThere without one."""
     try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=SCRAPE_SECONDS)) as answer:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=within)) as answer:
             body = await answer.text()
             if answer.status != 200:
                 raise NotThere(f"{url}: {answer.status}")

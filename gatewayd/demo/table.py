@@ -168,10 +168,15 @@ def summary_table(summary: Summary) -> Table:
 
 def comparison_table(summary: Summary, connects: int, other: OtherFleet) -> Table:
     """Both fleets side by side."""
-    table = Table(title="The same fleet, both ways", title_justify="left")
+    table = Table(
+        title="The same fleet, both ways",
+        title_justify="left",
+        caption=f"As the SDKs do: {HOW[other.policy]}.",
+        caption_justify="left",
+    )
     table.add_column("")
     table.add_column("through gatewayd", justify="right")
-    table.add_column(f"as the SDKs do: {HOW[other.policy]}", justify="right")
+    table.add_column("as the SDKs do", justify="right")
     for row in side_by_side(summary, connects, other):
         table.add_row(row.name, row.ours, row.theirs)
     return table
