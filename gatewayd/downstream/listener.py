@@ -193,8 +193,12 @@ class Listener:
         return self._present.get(identity)
 
     def reconsider(self) -> None:
-        """Ask again about everyone who is held: keys were loaded, a device was unparked, the clock is good."""
-        self._reconsider_some([session for session in self._not_in if session.phase is Phase.HELD])
+        """Ask again, soon, about everyone who is held: keys were loaded, a device was unparked.
+
+        Never inside the call: it may come from a session's own turn, which a takeover could not end in order.
+        """
+        waiting = [session for session in self._not_in if session.phase is Phase.HELD]
+        self._loop.call_soon(self._reconsider_some, waiting)
 
     def stop_accepting(self) -> None:
         """Let nobody new in. Who waits is answered 3: a client that is told so tries again elsewhere or later."""
@@ -320,8 +324,7 @@ class Listener:
         if admitted is None:
             self._left_before_connack(session, end, closed)
             return
-        if self._present.get(admitted.identity) is session:
-            del self._present[admitted.identity]
+        del self._present[admitted.identity]
         self._metrics.disconnects.labels("device", _flag(closed.planned), end.value).inc()
         _LOG.log(
             self._level(f"{end.value} {session.client_id}") if end in _FAULTS else logging.INFO,

@@ -457,19 +457,22 @@ async def test_a_wrong_key_is_answered_5_slower_each_time(tls: Tls) -> None:
         assert not rig.traffic.arrivals
 
 
-async def test_a_held_device_is_answered_3_when_the_hold_is_over(tls: Tls) -> None:
+@pytest.mark.parametrize("because", [HeldBecause.PARKED, HeldBecause.OVERLOAD])
+async def test_a_device_held_for_no_fault_of_its_own_is_answered_3_when_the_hold_is_over(
+    tls: Tls, because: HeldBecause
+) -> None:
     async with listener_rig(tls, "dev-01") as rig:
-        rig.unready["dev-01"] = HeldBecause.PARKED
+        rig.unready["dev-01"] = because
         device = await RawDevice.dial(rig)
         device.send(connect_bytes("dev-01", rig.username("dev-01"), rig.token("dev-01")))
-        await rig.until(lambda: rig.refusals() == {"parked_by_hub": 1})
+        await rig.until(lambda: rig.refusals() == {because.value: 1})
         rig.time.pass_seconds(19.9)
         with pytest.raises(TimeoutError):
             await device.read(within=0.02)
         rig.time.pass_seconds(0.2)
         assert await device.connack() == 3
         await device.ended()
-        assert rig.refusals() == {"parked_by_hub": 1}
+        assert rig.refusals() == {because.value: 1}
 
 
 async def test_a_held_device_that_may_come_in_at_the_end_of_its_hold_does(tls: Tls) -> None:
