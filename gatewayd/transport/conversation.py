@@ -109,6 +109,11 @@ class Conversation(Generic[EventT, ClosedT]):
         return self._error
 
     @property
+    def due(self) -> float | None:
+        """When the automaton is called next if nothing comes before."""
+        return self._deadline.due
+
+    @property
     def congested(self) -> bool:
         """Whether the peer takes our bytes more slowly than we send."""
         return self._stream is not None and self._stream.congested
@@ -157,11 +162,13 @@ class Conversation(Generic[EventT, ClosedT]):
         self._turn()
 
     def stream_data(self, data: bytes) -> None:
+        if self._is_closed:
+            return  # somebody between the stream and us was late
         self._automaton.receive(data, self._clock.monotonic())
         self._turn()
 
     def stream_eof(self) -> None:
-        if self._finished:
+        if self._finished or self._is_closed:
             return
         self._automaton.receive_eof(self._clock.monotonic())
         self._turn()

@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import socket
 import ssl
 import struct
@@ -330,7 +331,8 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._state is _State.HANDSHAKE:
-            self._handshake_failed(_in_words(exc))
+            lost = socket_problem(exc) if isinstance(exc, OSError) else "the connection was closed"
+            self._handshake_failed(lost, exc)
         self._state = _State.LOST
         self._stop_timer()
         error = self._error
@@ -535,18 +537,16 @@ def _set_user_timeout(transport: asyncio.BaseTransport) -> None:
 def _as_ours(error: Exception) -> Exception:
     if not isinstance(error, OSError):
         return error
-    lost = ConnectionLost(_in_words(error))
+    lost = ConnectionLost(socket_problem(error))
     lost.__cause__ = error
     return lost
 
 
-def _in_words(error: Exception | None) -> str:
+def socket_problem(error: OSError) -> str:
+    """What a socket's error means, in words."""
     if isinstance(error, ConnectionResetError):
         return "the other end reset the connection"
     if isinstance(error, TimeoutError):
         return f"nothing was acknowledged for {USER_TIMEOUT_SECONDS:g} s"
-    if isinstance(error, BrokenPipeError):
-        return "the other end is gone"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return "the connection was closed"
+    # asyncio puts words of its own into some errors; the number is always the kernel's.
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -11,7 +11,7 @@ from gatewayd.errors import DialFailed, HandshakeFailed
 from gatewayd.transport.addresses import SocketAddress
 from gatewayd.transport.stream_server import OnRefused, OwnerFactory, StreamServer, listening_socket
 from gatewayd.transport.tls_engine import TlsEngine
-from gatewayd.transport.tls_stream import StreamLimits, StreamOwner, TlsStream
+from gatewayd.transport.tls_stream import StreamLimits, StreamOwner, TlsStream, socket_problem
 
 __all__ = [
     "SocketAddress",
@@ -87,7 +87,7 @@ async def open_stream(
     except OSError as error:
         opened.cancel()
         stream.abort()
-        raise DialFailed("connect", f"{address}: {error.strerror or error}") from error
+        raise DialFailed("connect", f"{address}: {socket_problem(error)}") from error
 
 
 async def serve_streams(
@@ -142,7 +142,7 @@ async def _connect(
         raise DialFailed("connect", f"{address} does not answer; waited {connect_timeout:g} s") from error
     except OSError as error:
         sock.close()
-        raise DialFailed("connect", f"{address}: {error.strerror or error}") from error
+        raise DialFailed("connect", f"{address}: {socket_problem(error)}") from error
     except BaseException:
         sock.close()
         raise

@@ -39,6 +39,8 @@ class _End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self.flow.is_reset:
+            self.reset()
 
     def data_received(self, data: bytes) -> None:
         self.flow.arrived(self, data)
@@ -84,6 +86,7 @@ class Flow:
         self.line = line
         self.one_way: float | None = None
         self.blackhole = False
+        self.is_reset = False
         self.client = _End(self, towards_target=True)
         self.target = _End(self, towards_target=False)
         self.client.other, self.target.other = self.target, self.client
@@ -110,7 +113,8 @@ class Flow:
         self._pass_on(end, data)
 
     def reset(self) -> None:
-        """RST to both ends."""
+        """RST to both ends; an end that is not connected yet gets it when it is."""
+        self.is_reset = True
         self.client.reset()
         self.target.reset()
 
