@@ -215,3 +215,13 @@ def test_a_device_that_is_held_for_another_reason_uses_up_no_place() -> None:
         decide(admission, connect())
     keys.ready = True
     assert isinstance(decide(admission, connect()), Admitted)
+
+
+def test_a_new_limit_holds_from_then_on() -> None:
+    admission = Admission(ring(), HOSTS, connects_per_device_per_minute=1)
+    decide(admission, connect())
+    assert isinstance(decide(admission, connect()), Hold)
+    admission.retune(2)
+    assert isinstance(decide(admission, connect()), Admitted)
+    assert isinstance(decide(admission, connect()), Admitted)
+    assert isinstance(decide(admission, connect()), Hold)

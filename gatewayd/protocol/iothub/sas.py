@@ -78,9 +78,14 @@ def parse(text: str) -> SasToken:
     return SasToken(fields["sr"], fields["sig"], expiry, int(expiry), fields.get("skn"))
 
 
+def resource(host: str, identity: Identity) -> str:
+    """What a token of an identity is for, as people write it: `hub/devices/d` or `hub/devices/d/modules/m`."""
+    return "/".join(_path(host, identity))
+
+
 def audience(host: str, identity: Identity) -> str:
     """The `sr` we sign for an identity: percent-encoded once, in upper hex, as azure-iot-device does."""
-    return quote("/".join(_path(host, identity)), safe="")
+    return quote(resource(host, identity), safe="")
 
 
 def covers(raw_audience: str, identity: Identity, hosts: frozenset[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gatewayd.metrics import HUB_ERROR_SERIES
 from gatewayd.protocol.iothub.refusals import (
     DUPLICATE_REPEATS,
     TABLE,
@@ -47,6 +48,11 @@ def test_causes_are_bounded_metric_labels() -> None:
     for row in TABLE:
         assert row.cause.replace("_", "").isalnum()
         assert row.cause == row.cause.lower()
+
+
+def test_the_metric_counts_under_the_tables_own_codes_and_causes() -> None:
+    for code, cause in HUB_ERROR_SERIES:
+        assert refusal(int(code), cause)
 
 
 def test_every_row_says_what_to_do_in_a_sentence() -> None:

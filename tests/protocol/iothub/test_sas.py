@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import RemoteProtocolError
 from gatewayd.message import Identity
-from gatewayd.protocol.iothub.sas import MAX_TOKEN_LENGTH, audience, covers, parse
+from gatewayd.protocol.iothub.sas import MAX_TOKEN_LENGTH, audience, covers, parse, resource
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "sas.json").read_text())
 HUB = "myhub.azure-devices.net"
@@ -76,6 +76,11 @@ def test_our_audience_is_the_one_of_the_python_sdk() -> None:
     assert audience(HUB, DEVICE) == parse(VECTORS["tokens"][0]).audience
     assert audience(HUB, Identity("dev-01", "mod-a")) == parse(VECTORS["tokens"][4]).audience
     assert audience(HUB, ODD) == parse(VECTORS["tokens"][8]).audience
+
+
+def test_a_resource_is_written_as_people_write_it() -> None:
+    assert resource(HUB, DEVICE) == f"{HUB}/devices/dev-01"
+    assert resource(HUB, Identity("dev-01", "mod-a")) == f"{HUB}/devices/dev-01/modules/mod-a"
 
 
 def test_fields_come_in_any_order() -> None:
