@@ -7,7 +7,8 @@
 
 Made and used on one event loop. What it promises: it refuses and closes what the service would, when the service would,
 and says so in the log with the service's code and text; a connection's token is enforced within 100 ms of its expiry
-plus the grace. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, quotas on messages, jobs, routing, files.
+plus the grace, as far as one core can: closing a socket costs some 0.3 ms, so a thousand tokens that end in the same
+instant take longer. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, quotas on messages, jobs, routing, files.
 """
 
 from __future__ import annotations

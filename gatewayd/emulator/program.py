@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
+    _allow_many_files()
     host, port = parse_address(args.listen)
     hostname = args.hostname or host
     registry = make_registry(args)
@@ -115,7 +117,7 @@ async def _run(args: argparse.Namespace) -> int:
     control = ControlServer(hub)
     stop = asyncio.Event()
     with _event_file(args.events) as events, _signals(stop):
-        hub.events.write_to(events)
+        hub.events.write_to(events, asyncio.get_running_loop().call_soon)
         try:
             if args.write_ca:
                 certificate.write_authority(args.write_ca)
@@ -130,6 +132,7 @@ async def _run(args: argparse.Namespace) -> int:
             summary = hub.summary()
             await control.close()
             await hub.stop()
+            hub.events.write_to(None)
     _say(json.dumps(summary.as_dict()))
     return 0
 
@@ -223,6 +226,12 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _allow_many_files() -> None:
+    """A file descriptor a connection: the usual soft limit of 1,024 is a small fleet."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 
 from gatewayd.emulator.event_log import NAMES, EventLog, HubCode, HubEvent, Operation
 
@@ -47,6 +48,26 @@ def test_a_line_carries_everything_about_its_event() -> None:
     assert line["operation"] == "deviceDisconnect"
     assert (line["identity"], line["cause"], line["planned"]) == ("a", "why", False)
     assert (line["wall"], line["monotonic"]) == (5.0, 1.0)
+
+
+def test_a_burst_of_events_is_flushed_once_and_whole() -> None:
+    class Counting(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed += 1
+
+    file, planned = Counting(), list[Callable[[], None]]()
+    log = EventLog()
+    log.write_to(file, planned.append)
+    for _ in range(5):
+        add(log)
+    assert (len(planned), file.flushed) == (1, 0)
+    planned.pop()()
+    assert file.flushed == 1
+    assert len(file.getvalue().splitlines()) == 5
+    add(log)
+    assert len(planned) == 1
 
 
 def test_the_file_ends_at_its_bound_and_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 
 import pytest
@@ -220,6 +221,22 @@ async def test_a_token_that_ends_on_an_open_connection_is_a_401003_and_then_a_40
         assert (disconnect.code, disconnect.cause, disconnect.planned) == (404104, "token_expired", False)
         for moment in (authorization.wall, disconnect.wall, seen):
             assert 0.0 <= moment - expiry < 0.1
+
+
+async def test_forty_tokens_that_end_in_one_instant_are_all_cut_within_100_ms() -> None:
+    names = [f"dev-{number}" for number in range(40)]
+    async with emulated_hub(*names) as desk:
+        expiry = int(desk.clock.wall()) + 3
+        devices = [
+            await RawDevice.connect(
+                desk, name, token=sas_token(desk.hostname, name, device_key(name), expiry)
+            )
+            for name in names
+        ]
+        assert await asyncio.gather(*(device.ended() for device in devices)) == [b""] * 40
+        cuts = [event for event in desk.hub.events.since() if event.cause == "token_expired"]
+        assert len(cuts) == 40
+        assert all(0.0 <= event.wall - expiry < 0.1 for event in cuts)
 
 
 async def test_the_grace_moves_the_cut_and_may_be_changed_while_connections_are_open() -> None:
