@@ -184,14 +184,7 @@ def test_tokens_equal_those_of_azure_iot_device() -> None:
     indices = [table.add("d", key_text(raw_key(audience)), audience, skn) for audience, skn in fleet]
     with patch("azure.iot.device.common.auth.sastoken.time.time", return_value=1_767_222_000.9):
         azure = [
-            str(
-                RenewableSasToken(
-                    audience,
-                    SymmetricKeySigningMechanism(bytes(key_text(raw_key(audience)))),
-                    skn or None,
-                    3600,
-                )
-            )
+            str(sdk_token(audience, sdk_key(bytes(key_text(raw_key(audience)))), skn or None, 3600))
             for audience, skn in fleet
         ]
     assert Signer(table).sign_many(indices, 1_767_225_600).tolist() == azure
