@@ -15,6 +15,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 
 from gatewayd.errors import GatewaydError, HandshakeFailed
@@ -60,11 +61,14 @@ class StreamServer:
         self._limits = limits
         self._admit = admit
         self._on_refused = on_refused
+        self._arrived: deque[socket.socket] = deque()  # accepted in this turn
         self._handshaking: set[TlsStream] = set()
+        self._closed = False
         self._room = asyncio.Event()
         self._room.set()
         self._address = SocketAddress(sock.family, sock.getsockname())
         self._accepting = loop.create_task(self._accept_forever(), name=f"accept {self._address}")
+        self._accepting.add_done_callback(self._accept_ended)
 
     @property
     def address(self) -> SocketAddress:
@@ -81,16 +85,15 @@ class StreamServer:
         return len(self._handshaking)
 
     def close(self) -> None:
-        """Accept nothing more and give up the handshakes in progress."""
+        """Accept nothing more and give up the handshakes in progress, which is no refusal."""
+        self._closed = True
         self._accepting.cancel()
-        self._sock.close()
         for stream in tuple(self._handshaking):
             stream.abort()
 
     async def wait_closed(self) -> None:
-        """Until nothing of the server runs any more; call after `close`."""
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._accepting
+        """Until nothing of the server runs any more and its address is free; call after `close`."""
+        await asyncio.wait((self._accepting,))
 
     async def _accept_forever(self) -> None:
         while True:
@@ -100,14 +103,19 @@ class StreamServer:
             except OSError as error:
                 await self._accept_failed(error)
                 continue
-            arrived = [first]
+            self._arrived.append(first)
             places = min(ACCEPT_BURST, self._max_handshakes - len(self._handshaking))
-            with contextlib.suppress(
-                OSError
-            ):  # BlockingIOError: nobody else waits; anything worse comes again above
-                while len(arrived) < places:
-                    arrived.append(self._sock.accept()[0])
-            await asyncio.gather(*(self._begin(sock) for sock in arrived))
+            # BlockingIOError: nobody else waits. Anything worse comes again above.
+            with contextlib.suppress(OSError):
+                while len(self._arrived) < places:
+                    self._arrived.append(self._sock.accept()[0])
+            begun = await asyncio.gather(
+                *(self._begin() for _ in range(len(self._arrived))), return_exceptions=True
+            )
+            for fault in begun:
+                if isinstance(fault, Exception):
+                    # One connection's fault, ours or its own, must not end the listener.
+                    self._loop.call_exception_handler({"message": "accepting failed", "exception": fault})
 
     async def _accept_failed(self, error: OSError) -> None:
         """One peer that left before it was accepted is nothing; want of descriptors or memory needs a rest."""
@@ -115,11 +123,25 @@ class StreamServer:
         if error.errno in _EXHAUSTED:
             await asyncio.sleep(ACCEPT_RETRY_SECONDS)
 
-    async def _begin(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def _accept_ended(self, accepting: asyncio.Task[None]) -> None:
+        # Only now: while the loop still watches the descriptor its number must not be given to anybody else.
+        self._sock.close()
+        while self._arrived:  # accepted, and cancelled before it could begin
+            self._arrived.popleft().close()
+
+    async def _begin(self) -> None:
+        sock = self._arrived.popleft()
+        try:
+            sock.setblocking(False)
+            await self._shake_hands(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _shake_hands(self, sock: socket.socket) -> None:
         try:
             host = sock.getpeername()[0]
-        except OSError:
+        except OSError:  # it left already
             sock.close()
             return
         if not self._admit(host):
@@ -139,9 +161,9 @@ class StreamServer:
             self._room.clear()
         try:
             await self._loop.connect_accepted_socket(lambda: stream, sock)
-        except OSError:
+        except BaseException:
             stream.abort()
-            sock.close()
+            raise
 
     def _ready(self, stream: TlsStream) -> StreamOwner:
         self._give_place(stream)
@@ -149,7 +171,8 @@ class StreamServer:
 
     def _failed(self, stream: TlsStream, error: HandshakeFailed) -> None:
         self._give_place(stream)
-        self._on_refused(stream.peer_address, error)
+        if not self._closed:
+            self._on_refused(stream.peer_address, error)
 
     def _give_place(self, stream: TlsStream) -> None:
         self._handshaking.discard(stream)
