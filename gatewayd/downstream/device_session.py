@@ -253,8 +253,7 @@ class DeviceSession:
     def reconsider(self) -> None:
         """Something changed for those who wait: ask again."""
         if self.phase is Phase.HELD:
-            self._decide()
-            self._conversation.flush()
+            self._go_on()
 
     def give_up_hold(self) -> None:
         """Answer 3 to a CONNECT that waits, now."""
@@ -396,8 +395,16 @@ class DeviceSession:
             self._deadline = None
 
     def _waited(self, _now: float) -> None:
-        if self.phase is Phase.HELD:
-            self._decide()
-        elif self.phase is Phase.REFUSING:
-            self._answer(ConnackCode.NOT_AUTHORIZED)
-        self._conversation.flush()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A wait is over. Whoever fails here leaves no session behind that waits for ever."""
+        try:
+            if self.phase is Phase.HELD:
+                self._decide()
+            elif self.phase is Phase.REFUSING:
+                self._answer(ConnackCode.NOT_AUTHORIZED)
+            self._conversation.flush()
+        except Exception as error:
+            self._conversation.abort(error)
+            raise

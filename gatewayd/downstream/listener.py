@@ -387,10 +387,10 @@ class Listener:
         self._unchecked.clear()
 
     def _reconsider_some(self, waiting: list[DeviceSession]) -> None:
-        for session in waiting[:RECONSIDER_BATCH]:
-            session.reconsider()
         if rest := waiting[RECONSIDER_BATCH:]:
             self._loop.call_soon(self._reconsider_some, rest)
+        for session in waiting[:RECONSIDER_BATCH]:
+            session.reconsider()
 
 
 def _flag(planned: bool) -> str:

@@ -11,6 +11,7 @@ from gatewayd.downstream.admission import HeldBecause
 from gatewayd.downstream.device_session import DeviceEnd, DeviceSession, Phase
 from gatewayd.downstream.listener import ListenerPolicy
 from gatewayd.errors import LocalProtocolError
+from gatewayd.message import Identity
 from gatewayd.protocol.mqtt.packets import Publish
 from tests.support.listener_rig import Left, listener_rig
 from tests.support.raw_device import (
@@ -383,6 +384,26 @@ async def test_a_session_can_be_closed_from_inside_a_message(tls: Tls) -> None:
         assert rig.traffic.left == [Left("dev-01", False, DeviceEnd.OURS)]
 
 
+async def test_a_fault_of_the_traffic_ends_that_session_alone_and_is_not_hidden(tls: Tls) -> None:
+    def fail(session: DeviceSession, publish: Publish) -> None:
+        if publish.payload == b"trip":
+            raise ZeroDivisionError
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    async with listener_rig(tls, "dev-01", "dev-02") as rig:
+        rig.traffic.on_message = fail
+        other = await RawDevice.connect(rig, "dev-02")
+        device = await RawDevice.connect(rig, "dev-01")
+        device.send(publish_bytes(device.events, b"trip"))
+        await device.ended()
+        await rig.traffic.until(lambda it: bool(it.left))
+        assert rig.traffic.left == [Left("dev-01", False, DeviceEnd.CLOSED)]
+        assert [type(error) for error in told] == [ZeroDivisionError]
+        await other.publish(b"still here")
+        await other.close()
+
+
 async def test_verbs_on_a_session_that_is_over_do_nothing(tls: Tls) -> None:
     async with listener_rig(tls, "dev-01") as rig:
         device = await RawDevice.connect(rig, "dev-01")
@@ -485,6 +506,19 @@ async def test_a_held_device_that_may_come_in_at_the_end_of_its_hold_does(tls: T
         rig.time.pass_seconds(20.1)
         assert await device.connack() == 0
         await device.close()
+
+
+async def test_a_fault_at_the_end_of_a_hold_ends_that_session_and_is_not_hidden(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        rig.unready["dev-01"] = HeldBecause.PARKED
+        device = await RawDevice.dial(rig)
+        device.send(connect_bytes("dev-01", rig.username("dev-01"), rig.token("dev-01")))
+        await rig.until(lambda: rig.refusals() == {"parked_by_hub": 1})
+        rig.keys.keys[Identity("dev-01")] = (b"no",)
+        with pytest.raises(ValueError, match="padding"):
+            rig.time.pass_seconds(20.1)
+        assert await device.ended() == b""
+        await rig.until(lambda: not rig.listener._not_in)
 
 
 async def test_a_held_device_that_gives_up_leaves_nothing_behind(tls: Tls) -> None:
