@@ -16,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gatewayd.demo.settings import Settings, renewal_floor
+from gatewayd.demo.settings import HUB_CONNECTS_PER_SECOND, Settings, renewal_floor
+
+HEADROOM = 1.32  # above the highest bar, for what is written there
 
 _INK = "#24292f"
 _FAINT = "#8b949e"
@@ -102,21 +104,23 @@ def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: float) -> Non
         seconds, panel.connects, width=0.86, align="edge", color=_HERD if panel.herd else _CALM, linewidth=0
     )
     if panel.floor is not None:
-        axes.axhline(panel.floor, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(
-            1.008,
-            panel.floor,
-            f"least\npossible:\n{panel.floor:.1f}",
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=8.5,
-            linespacing=1.25,
-        )
+        _mark(axes, panel.floor, f"least\npossible:\n{panel.floor:.1f}", _INK)
+    if top > 0.8 * HUB_CONNECTS_PER_SECOND:
+        _mark(axes, HUB_CONNECTS_PER_SECOND, f"an S1 hub\ntakes {HUB_CONNECTS_PER_SECOND}", _FAINT)
     axes.set_title(
         panel.title, loc="left", fontsize=11, color=_HERD if panel.herd else _CALM, fontweight="bold"
     )
-    axes.set_title(panel.remark, loc="right", fontsize=10.5)
-    axes.set_ylim(0, top * 1.25)
+    axes.text(
+        0.995,
+        0.9,
+        panel.remark,
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontweight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 3},
+    )
+    axes.set_ylim(0, top * HEADROOM)
     axes.set_xlim(0, len(panel.connects))
     axes.grid(axis="y", color=_FAINT, alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -124,6 +128,21 @@ def _draw_panel(axes: Axes, panel: Panel, settings: Settings, top: float) -> Non
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
+
+
+def _mark(axes: Axes, height: float, words: str, color: str) -> None:
+    """A line across, and what it means beside it."""
+    axes.axhline(height, color=color, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(
+        1.008,
+        height,
+        words,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=8.5,
+        linespacing=1.25,
+        color=color,
+    )
 
 
 def _errors_text(errors: Mapping[str, int]) -> str:
