@@ -22,6 +22,7 @@ cannot be used is answered 400 with the reason.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import json
@@ -129,11 +130,21 @@ class _Routes:
         ]
         return _array(lines)
 
-    async def message_ids(self, request: web.Request) -> web.Response:
+    async def message_ids(self, request: web.Request) -> web.StreamResponse:
+        """Piece by piece: a fleet's ids are megabytes, and devices must not wait for them."""
         ledger = self._hub.ledger
         identity = request.query.get("identity")
         names = ledger.identities() if identity is None else [identity]
-        return web.json_response({name: sorted(ledger.ids(name)) for name in names})
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b"{")
+        for number, name in enumerate(names):
+            comma = "," if number else ""
+            ids = json.dumps(sorted(ledger.ids(name)))
+            await response.write(f"{comma}{json.dumps(name)}:{ids}".encode())
+            await asyncio.sleep(0)
+        await response.write(b"}")
+        return response
 
     async def faults(self, _request: web.Request) -> web.Response:
         state = self._hub.state

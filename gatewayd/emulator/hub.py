@@ -8,12 +8,13 @@
 Made and used on one event loop. What it promises: it refuses and closes what the service would, when the service would,
 and says so in the log with the service's code and text; a connection's token is enforced within 100 ms of its expiry
 plus the grace, as far as one core can: closing a socket costs some 0.3 ms, so a thousand tokens that end in the same
-instant take longer. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, quotas on messages, jobs, routing, files.
+instant take longer. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, message quotas, routing, files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -33,6 +34,9 @@ from gatewayd.emulator.stored_session import CloudMessage
 from gatewayd.emulator.twin import Section
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+
+# Longer than a stream waits for its peer's end (StreamLimits.linger): what is left then is held by a fault switch.
+STOP_SECONDS = 3.0
 
 MAX_METHOD_CALLS = 1024
 METHODS = "$iothub/methods/POST/#"
@@ -148,10 +152,11 @@ class HubEmulator:
     async def stop(self) -> None:
         """Close every connection and the listening socket."""
         await self._listening.close()
-        self._end_all("hub_stopped", "The hub was stopped")
-        # Two turns: streams tell their end from a later one.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        self.state.empty.clear()
+        if self._end_all("hub_stopped", "The hub was stopped"):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self.state.empty.wait()
         self.state.wheel.close()
 
     # Faults that are verbs, and settings that must be told to open connections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Event, Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,7 +64,8 @@ class HubState:
     twins: dict[str, Twin] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     open: dict[str, DeviceConnection] = field(default_factory=dict)  # accepted, by identity
-    all: set[DeviceConnection] = field(default_factory=set)  # from the end of the TLS handshake on
+    all: set[DeviceConnection] = field(default_factory=set)  # from the TLS handshake to the end of the stream
+    empty: Event = field(default_factory=Event)  # set whenever the last of `all` has gone
     method_calls: dict[str, Future[tuple[int, bytes]]] = field(default_factory=dict)  # by request id
     connections: int = 0  # TLS connections so far; each has its number
     without_connect: int = 0  # those that ended before a CONNECT was read
@@ -76,6 +77,12 @@ class HubState:
 
     def now(self) -> float:
         return self.clock.monotonic()
+
+    def forget(self, connection: DeviceConnection) -> None:
+        """The stream of a connection has ended."""
+        self.all.discard(connection)
+        if not self.all:
+            self.empty.set()
 
     def session(self, name: str) -> StoredSession:
         return self.sessions.setdefault(name, StoredSession())

@@ -21,12 +21,19 @@ MAX_HELD_BYTES = 4 * 1024 * 1024
 class LateFlow:
     """A StreamOwner that hands on to another one, late."""
 
-    __slots__ = ("_clock", "_deadline", "_delay", "_held", "_held_bytes", "_owner", "_wheel")
+    __slots__ = ("_clock", "_deadline", "_delay", "_held", "_held_bytes", "_on_gone", "_owner", "_wheel")
 
     def __init__(
-        self, owner: StreamOwner, wheel: DeadlineWheel, clock: Clock, delay: Callable[[], float]
+        self,
+        owner: StreamOwner,
+        wheel: DeadlineWheel,
+        clock: Clock,
+        delay: Callable[[], float],
+        on_gone: Callable[[], None],
     ) -> None:
+        """`on_gone` is called once, after the owner has heard that the stream is closed."""
         self._owner = owner
+        self._on_gone = on_gone
         self._wheel = wheel
         self._clock = clock
         self._delay = delay
@@ -60,9 +67,13 @@ class LateFlow:
     def stream_closed(self, error: Exception | None) -> None:
         delay = self._delay()
         if not self._held and delay <= 0:
-            self._owner.stream_closed(error)
+            self._close(error)
         else:
-            self._hold(lambda: self._owner.stream_closed(error), delay, 0)
+            self._hold(lambda: self._close(error), delay, 0)
+
+    def _close(self, error: Exception | None) -> None:
+        self._owner.stream_closed(error)
+        self._on_gone()
 
     def _hold(self, step: Callable[[], None], delay: float, size: int) -> None:
         if self._held is None or self._deadline is None:

@@ -38,6 +38,9 @@ from gatewayd.transport.deadline_wheel import Deadline
 # How long a CONNECT without an answer (a fault) is left open; clients give up after 30 to 60 s.
 NO_CONNACK_SECONDS = 120.0
 
+# The wheel keeps what is filed until its time; so nothing is filed further ahead than this, and looked at again then.
+EXPIRY_LOOK_SECONDS = 60.0
+
 TWIN_REPLIES = "$iothub/twin/res/#"
 
 # What the core's verdict on a device is called in the hub's log; what is not here is a protocol error.
@@ -83,7 +86,7 @@ class MqttFace:
         self._conversation: Conversation[ServerEvent, Closed] = Conversation(
             self._core, hub.wheel, hub.clock, self._on_event, self._on_closed, closed=Closed
         )
-        self.owner = LateFlow(self._conversation, hub.wheel, hub.clock, self._input_delay)
+        self.owner = LateFlow(self._conversation, hub.wheel, hub.clock, self._input_delay, self._gone)
         self._phase = _Phase.WAITING
         self._deadline = Deadline(self._due)  # of a held answer, then of the token
         self._connect: Connect | None = None
@@ -113,8 +116,8 @@ class MqttFace:
     def plan_expiry(self) -> None:
         """File the moment at which the token, and with it this connection, ends."""
         if self._phase is _Phase.OPEN and self._allowed is not None:
-            end = self._allowed.expiry + self._hub.settings.grace_seconds
-            self._hub.wheel.set(self._deadline, self._hub.now() + max(0.0, end - self._hub.wall()))
+            left = self._allowed.expiry + self._hub.settings.grace_seconds - self._hub.wall()
+            self._hub.wheel.set(self._deadline, self._hub.now() + min(max(0.0, left), EXPIRY_LOOK_SECONDS))
 
     def publish(self, topic_filter: str, topic: str, payload: bytes) -> bool:
         """QoS 0 to the device, if it has subscribed to `topic_filter`."""
@@ -175,7 +178,6 @@ class MqttFace:
                 Operation.CONNECT, HubCode.PROTOCOL_ERROR, cause=closed.cause.value, detail=closed.detail
             )
         self._phase = _Phase.OVER
-        self._hub.all.discard(self)
         self._hub.wheel.set(self._deadline, None)
         if self._receipt_deadline is not None:
             self._hub.wheel.set(self._receipt_deadline, None)
@@ -398,7 +400,7 @@ class MqttFace:
             return
         late = self._hub.wall() - self._allowed.expiry - self._hub.settings.grace_seconds
         if late < 0:
-            self.plan_expiry()  # the hub's clock was set back meanwhile
+            self.plan_expiry()
             return
         self._log(
             Operation.AUTHORIZATION,
@@ -436,6 +438,9 @@ class MqttFace:
         if will is not None and self._topics is not None:
             bag = add_property(self._topics.bag(will.topic), "iothub-MessageType=Will")
             self._store(bag, will.payload, will.qos, dup=False)
+
+    def _gone(self) -> None:
+        self._hub.forget(self)
 
     def _input_delay(self) -> float:
         """How late what comes in is to be processed now."""

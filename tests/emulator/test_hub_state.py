@@ -51,3 +51,20 @@ async def test_sessions_and_twins_are_made_once_per_identity() -> None:
     assert hub.twin("a") is hub.twin("a") is not hub.twin("b")
     assert HubSettings("h").skew_seconds == 300.0
     assert HubSettings("h").grace_seconds == 600.0
+
+
+async def test_the_end_of_the_last_stream_is_told() -> None:
+    class Connection:
+        def end(self, code: HubCode, cause: str, text: str = "", detail: str = "") -> None: ...
+        def plan_expiry(self) -> None: ...
+        def send_cloud_messages(self) -> None: ...
+        def publish(self, topic_filter: str, topic: str, payload: bytes) -> bool:
+            return False
+
+    hub = state(ManualClock())
+    first, second = Connection(), Connection()
+    hub.all |= {first, second}
+    hub.forget(first)
+    assert not hub.empty.is_set()
+    hub.forget(second)
+    assert hub.empty.is_set()

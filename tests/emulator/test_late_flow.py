@@ -50,7 +50,11 @@ def late(delay: float) -> tuple[Recorder, LateFlow, list[float]]:
     loop = asyncio.get_running_loop()
     recorder, delays = Recorder(), [delay]
     wheel = DeadlineWheel(loop.time, loop.call_at)
-    return recorder, LateFlow(recorder, wheel, recorder.clock, lambda: delays[0]), delays
+    return (
+        recorder,
+        LateFlow(recorder, wheel, recorder.clock, lambda: delays[0], lambda: recorder.note("gone")),
+        delays,
+    )
 
 
 async def test_without_delay_everything_passes_through() -> None:
@@ -60,7 +64,7 @@ async def test_without_delay_everything_passes_through() -> None:
     flow.stream_writable()
     flow.stream_eof()
     flow.stream_closed(None)
-    assert recorder.order == ["ready", b"a", "writable", "eof", "closed"]
+    assert recorder.order == ["ready", b"a", "writable", "eof", "closed", "gone"]
 
 
 async def test_data_and_both_ends_arrive_late_and_in_order() -> None:
@@ -73,7 +77,7 @@ async def test_data_and_both_ends_arrive_late_and_in_order() -> None:
     assert recorder.order == []
     async with asyncio.timeout(5):
         await recorder.ended.wait()
-    assert recorder.order == [b"a", "eof", "closed"]
+    assert recorder.order == [b"a", "eof", "closed", "gone"]
     assert all(moment - began >= 0.1 for _, moment in recorder.got)
 
 
@@ -85,7 +89,7 @@ async def test_after_the_hold_everything_passes_through_again() -> None:
     async with asyncio.timeout(5):
         await recorder.ended.wait()
     flow.stream_data(b"b")
-    assert recorder.order == [b"a", "closed", b"b"]
+    assert recorder.order == [b"a", "closed", "gone", b"b"]
 
 
 async def test_a_flood_ends_the_hold_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +101,4 @@ async def test_a_flood_ends_the_hold_early(monkeypatch: pytest.MonkeyPatch) -> N
     flow.stream_closed(None)
     async with asyncio.timeout(5):
         await recorder.ended.wait()
-    assert recorder.order == [b"abc", b"de", "closed"]
+    assert recorder.order == [b"abc", b"de", "closed", "gone"]

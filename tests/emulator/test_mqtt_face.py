@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from gatewayd.emulator import mqtt_face
 from gatewayd.emulator.event_log import HubCode, HubEvent, Operation
 from tests.support.emulated_hub import POLICY_KEY, DeskHub, device_key, emulated_hub, sas_token
 from tests.support.raw_device import (
@@ -237,6 +238,18 @@ async def test_forty_tokens_that_end_in_one_instant_are_all_cut_within_100_ms() 
         cuts = [event for event in desk.hub.events.since() if event.cause == "token_expired"]
         assert len(cuts) == 40
         assert all(0.0 <= event.wall - expiry < 0.1 for event in cuts)
+
+
+async def test_a_far_expiry_is_looked_at_again_and_again_until_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt_face, "EXPIRY_LOOK_SECONDS", 0.05)
+    async with emulated_hub("dev-01") as desk:
+        expiry = int(desk.clock.wall()) + 2
+        token = sas_token(desk.hostname, "dev-01", device_key("dev-01"), expiry)
+        device = await RawDevice.connect(desk, "dev-01", token=token)
+        assert await device.ended() == b""
+        assert 0.0 <= (await end_of(desk)).wall - expiry < 0.1
 
 
 async def test_the_grace_moves_the_cut_and_may_be_changed_while_connections_are_open() -> None:
