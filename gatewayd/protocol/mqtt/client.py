@@ -36,7 +36,6 @@ from gatewayd.protocol.mqtt.packets import (
     Subscribe,
     Unsuback,
     Unsubscribe,
-    Will,
     encode,
 )
 from gatewayd.protocol.mqtt.session import Session
@@ -257,10 +256,7 @@ class ClientConnection(Connection[ClientEvent]):
         else:
             super()._end_stream()
 
-    def _close(
-        self, cause: CloseCause, detail: str, *, planned: bool = False, will: Will | None = None
-    ) -> None:
-        super()._close(cause, detail, planned=planned, will=will)
+    def _leave(self) -> None:
         self._answer_by = None
         self._enter(ClientState.OVER)
 

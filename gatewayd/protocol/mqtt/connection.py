@@ -289,13 +289,15 @@ class Connection(Generic[Event]):
         """Ends the connection for what the peer did."""
         self._close(fault.cause, str(fault))
 
-    def _close(
-        self, cause: CloseCause, detail: str, *, planned: bool = False, will: Will | None = None
-    ) -> None:
+    def _close(self, cause: CloseCause, detail: str, *, planned: bool = False) -> None:
         """Decides the end. What is kept unread is dropped: a connection that is over reads nothing."""
         self._is_over = True
-        self._end = Closed(cause, detail, planned, will)
         self._reader.discard()
+        self._end = Closed(cause, detail, planned, self._leave())
+
+    def _leave(self) -> Will | None:
+        """Enters the role's OVER; the will that is now owed, if any."""
+        raise NotImplementedError
 
     def _end_stream(self) -> None:
         """The stream has ended and all that came is read."""

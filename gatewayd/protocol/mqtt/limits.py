@@ -8,8 +8,8 @@ from typing import Final
 MAX_MESSAGE_BYTES: Final = 262_144
 """IoT Hub takes device-to-cloud messages of up to 256 KiB, body and properties together."""
 _MAX_TOPIC_BYTES: Final = 65_535
-_MAX_PACKET_BYTES: Final = MAX_MESSAGE_BYTES + _MAX_TOPIC_BYTES + 9
-"""The largest payload with the largest topic: 9 bytes are fixed header, topic length and packet id."""
+_MAX_PACKET_BYTES: Final = MAX_MESSAGE_BYTES + _MAX_TOPIC_BYTES + 8
+"""The largest payload with the largest topic: 8 bytes are fixed header, topic length and packet id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,13 @@ _PINGRESP: Final = encode(Pingresp())
 class ServerConnection(Connection[ServerEvent]):
     """One client's connection. `now` is monotonic seconds, here and everywhere."""
 
-    __slots__ = ("_connect", "_connect_by", "_patience", "_state", "_suspended")
+    __slots__ = ("_connect", "_connect_by", "_patience", "_state", "_suspended", "_will")
 
     def __init__(self, limits: Limits, now: float) -> None:
         super().__init__(limits, Session(), limits.max_connect_bytes, now)
+        # While it is held. Its password must not outlive the decision; of what it said only the will does.
         self._connect: Connect | None = None
+        self._will: Will | None = None
         self._connect_by = now + limits.connect_timeout
         self._patience = limits.max_keep_alive
         self._suspended = False
@@ -129,6 +131,8 @@ class ServerConnection(Connection[ServerEvent]):
             self._patience = min(connect.keep_alive * KEEP_ALIVE_TOLERANCE, self._limits.max_keep_alive)
         self._reader.max_packet_bytes = self._limits.max_packet_bytes
         self._last_heard = now
+        self._will = connect.will
+        self._connect = None
         self._enter(state)
 
     def refuse(self, code: ConnackCode, now: float) -> None:
@@ -183,7 +187,7 @@ class ServerConnection(Connection[ServerEvent]):
         self._out.append(_PINGRESP)
 
     def _end_as_planned(self, _packet: Disconnect) -> None:
-        self._connect = None  # and the will with it [MQTT-3.14.4-3]
+        self._will = None  # [MQTT-3.14.4-3]
         self._close(CloseCause.DISCONNECTED, "the client sent DISCONNECT", planned=True)
 
     # Within
@@ -223,15 +227,12 @@ class ServerConnection(Connection[ServerEvent]):
         self._out.append(encode(Connack(False, code)))
         self._close(CloseCause.REFUSED, detail)
 
-    def _close(
-        self, cause: CloseCause, detail: str, *, planned: bool = False, will: Will | None = None
-    ) -> None:
+    def _leave(self) -> Will | None:
         """A client that was let in and did not say DISCONNECT has its will done [MQTT-3.1.2-8]."""
-        if self._state is ServerState.OPEN and self._connect is not None:
-            will = self._connect.will
-        super()._close(cause, detail, planned=planned, will=will)
-        self._connect = None
+        will = self._will
+        self._connect = self._will = None
         self._enter(ServerState.OVER)
+        return will
 
 
 _ROWS: Final = ServerConnection.bind()
