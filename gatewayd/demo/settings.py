@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from gatewayd.tokens.renewal_timetable import feasibility
+
 HUB_HOSTNAME = "demo.azure-devices.net"
 
 # The daemon's defaults for the renewal window, as shares of a token's life.
 RENEW_EARLIEST = 0.70
 RENEW_LATEST = 0.85
-# Renewals may take this share of the budget, as the daemon demands; the rest is for reconnects.
-RENEWAL_SHARE = 0.80
+# The daemon's default for the share of the budget that renewals must leave free.
+RESERVE = 0.20
 BUDGET_PER_SECOND = 50
 # New device connections that an S1 hub of up to 8 units allows in all (IoT Hub quotas and throttling, Microsoft).
 HUB_CONNECTS_PER_SECOND = 100
@@ -94,8 +96,9 @@ def renewal_floor(devices: int, lifetime: float, renew_latest: float = RENEW_LAT
 
 
 def budget_for(devices: int, lifetime: float, renew_latest: float = RENEW_LATEST) -> int:
-    """The daemon's default budget, or more when the fleet needs more."""
-    return max(BUDGET_PER_SECOND, math.ceil(renewal_floor(devices, lifetime, renew_latest) / RENEWAL_SHARE))
+    """The daemon's default budget, or the smallest that carries this fleet."""
+    asked = feasibility(devices, lifetime, RENEW_EARLIEST, renew_latest, BUDGET_PER_SECOND, RESERVE)
+    return max(BUDGET_PER_SECOND, math.ceil(asked.expected_peak / (1.0 - RESERVE) - 1e-9))
 
 
 def shortest_duration(settings: Settings) -> float:
@@ -118,13 +121,11 @@ def problems(settings: Settings) -> list[str]:
         found.append(f"--boot {settings.boot:g}s: allowed 0s to 60m")
     if found:
         return found
-    needed = budget_for(settings.devices, settings.lifetime)
-    if needed > HUB_CONNECTS_PER_SECOND:
-        longer = settings.devices / (RENEW_LATEST * RENEWAL_SHARE * HUB_CONNECTS_PER_SECOND)
-        found.append(
-            f"{settings.devices} devices with tokens of {settings.lifetime:g}s need {needed} new connections a second, "
-            f"and an S1 hub allows {HUB_CONNECTS_PER_SECOND}: use --lifetime {math.ceil(longer)}s or longer"
-        )
+    # The daemon would refuse what the largest budget cannot carry; asked here, the answer comes before the start.
+    asked = feasibility(
+        settings.devices, settings.lifetime, RENEW_EARLIEST, RENEW_LATEST, HUB_CONNECTS_PER_SECOND, RESERVE
+    )
+    found += [f"--devices, --lifetime: {problem}" for problem in asked.problems]
     shortest = shortest_duration(settings)
     if settings.duration < shortest:
         found.append(

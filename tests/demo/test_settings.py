@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd.clock import SystemClock
+from gatewayd.daemon.config_examination import examine
 from gatewayd.daemon.config_load import parse_config
 from gatewayd.daemon.config_rules import doubts
 from gatewayd.daemon.config_values import Surroundings
@@ -23,6 +25,8 @@ from gatewayd.demo.settings import (
     renewal_floor,
     shortest_duration,
 )
+from gatewayd.demo.stage import stage, write_private
+from gatewayd.tokens.renewal_timetable import feasibility
 
 PLACES = Places(
     hub_port=18883,
@@ -52,22 +56,29 @@ def test_the_default_run_can_be_run() -> None:
     assert problems(Settings()) == []
 
 
-def test_two_thousand_devices_fit_the_default_budget_with_a_minute() -> None:
+def test_a_small_fleet_has_the_daemon_s_default_budget() -> None:
+    assert budget_for(500, 30.0) == budget_for(10, 30.0) == 50
+
+
+def test_the_budget_grows_with_the_fleet_to_what_the_daemon_demands() -> None:
     assert renewal_floor(2000, 60.0) == pytest.approx(39.2, abs=0.05)
-    assert budget_for(2000, 60.0) == 50
-
-
-def test_the_budget_grows_with_the_fleet_and_leaves_the_reserve() -> None:
-    assert budget_for(10, 30.0) == 50
-    assert budget_for(2000, 30.0) == 99
-    assert renewal_floor(2000, 30.0) <= 0.8 * 99
+    assert budget_for(2000, 60.0) == 53
+    for devices, lifetime in ((2000, 60.0), (1800, 30.0), (5000, 90.0)):
+        budget = budget_for(devices, lifetime)
+        assert feasibility(devices, lifetime, 0.70, 0.85, budget, 0.20).feasible
+        assert not feasibility(devices, lifetime, 0.70, 0.85, budget - 1, 0.20).feasible
 
 
 def test_a_fleet_that_a_hub_cannot_take_is_refused_with_the_lifetime_that_works() -> None:
     (problem,) = problems(Settings(devices=5000, lifetime=30.0, duration=600, boot=100))
-    assert "an S1 hub allows 100" in problem
-    assert "--lifetime 74s" in problem
-    assert problems(Settings(devices=5000, lifetime=74.0, duration=600, boot=100)) == []
+    assert "a budget of 100 connects/s" in problem
+    assert "206 in the fullest second" in problem
+    assert problems(Settings(devices=5000, lifetime=78.0, duration=600, boot=100)) == []
+
+
+def test_tokens_too_short_for_a_handover_are_refused() -> None:
+    assert "a handover needs 2 s" in problems(Settings(devices=10, lifetime=13.0))[0]
+    assert problems(Settings(devices=10, lifetime=14.0)) == []
 
 
 def test_a_run_too_short_for_two_renewals_is_refused_with_the_shortest() -> None:
@@ -92,7 +103,7 @@ def test_a_boot_is_as_fast_as_the_default_budget() -> None:
     [
         Settings(),
         Settings(devices=2000, lifetime=60.0, duration=180.0),
-        Settings(devices=20, lifetime=10.0),
+        Settings(devices=20, lifetime=14.0),
         Settings(lifetime=3600.0, duration=7200.0),
         Settings(lifetime=86_400.0, duration=200_000.0),
     ],
@@ -105,6 +116,25 @@ def test_the_daemon_takes_the_configuration_without_a_doubt(settings: Settings) 
     assert config.tokens.lifetime == settings.lifetime
     assert config.hub.budget.connects_per_second == settings.budget_per_second
     assert config.devices.file == PLACES.devices_file
+
+
+@pytest.mark.parametrize("devices", [20, 500, 2000])
+def test_with_the_files_of_a_stage_the_daemon_s_own_examination_finds_nothing(devices: int) -> None:
+    wall = SystemClock().wall()
+    settings = Settings(devices=devices, lifetime=60.0, duration=180.0)
+    with stage(devices, wall) as ready:
+        places = dataclasses.replace(
+            PLACES,
+            hub_authority=ready.gateway_authority,
+            listener_certificate=ready.gateway_certificate,
+            devices_file=ready.devices_file,
+            clock_floor_file=ready.directory / "clock-floor",
+        )
+        file = write_private(ready.directory / "gatewayd.toml", daemon_config(settings, places).encode())
+        examination = examine(file, {}, wall)
+    assert examination.problems == ()
+    assert examination.warnings == ()
+    assert examination.devices == devices
 
 
 def test_a_long_lived_token_gets_the_deadlines_of_production() -> None:
