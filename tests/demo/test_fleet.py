@@ -32,9 +32,9 @@ def plan_for(port: int, authority: Path, devices_file: Path) -> FleetPlan:
         devices=10,
         policy=Policy.CUT,
         token_lifetime=60.0,
-        rate=5.0,
-        boot=0.5,
-        duration=2.0,
+        rate=10.0,
+        boot=0.3,
+        duration=1.2,
         settle=5.0,
         keep_alive=60,
     )
@@ -53,7 +53,7 @@ def test_a_plan_that_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str])
 async def test_a_process_plays_its_share_with_the_keys_of_the_file(desk: Desk) -> None:
     devices = make_devices(plan(desk), Tally())
     assert [device.name for device in devices] == [f"device-0000{number}" for number in (1, 3, 5, 7, 9)]
-    assert [device.schedule.boot for device in devices] == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45])
+    assert [device.schedule.boot for device in devices] == pytest.approx([0.03, 0.09, 0.15, 0.21, 0.27])
 
 
 def test_keys_are_read_by_name(tmp_path: Path) -> None:
