@@ -229,27 +229,15 @@ class Renewal(Generic[K]):
         """The wall clock moved by `shift` seconds against the monotonic one (a step, or a suspend).
 
         Forward: tokens end sooner. Those that are past their guard are closed, the rest is placed anew where its place
-        came to lie too late. Backward: the earlier of both ends stays in force, so nothing moves.
+        came to lie too late. Backward: the earlier of both ends stays in force, so no renewal moves. Either way parked
+        identities are probed again, because a wrong clock looks like a wrong key.
         """
-        if shift <= 0:
-            return
         for session in list(self._sessions.values()):
-            if session.state is State.CLOSING or not (session.in_use or session.state is State.OPENING):
-                continue
-            if session.state is State.OPENING or session.connecting:
-                continue
             before = session.state
-            session.shift_expiry(shift, self._policy)
-            if now >= session.guard_at:
-                self._give_up(session, CloseReason.EXPIRING, now)
-            elif session.state is State.UP:
-                if session.planned > now:
-                    self._place_anew(session, now)
-            elif session.state is State.RENEWAL_QUEUED:
-                self._budget.request(session, Purpose.RENEWAL, session.guard_at, now)
-                session.wake = session.guard_at
-            elif session.wake is not None:
-                session.wake = min(session.wake, session.guard_at)
+            if before is State.PARKED:
+                session.due(now)
+            elif shift > 0 and session.in_use and not session.connecting:
+                self._end_sooner(session, shift, now)
             self._settle(session, before, now)
 
     def retimed(self, earliest: float, latest: float, lifetime: float, now: float) -> None:
@@ -395,12 +383,20 @@ class Renewal(Generic[K]):
         session.give_up(now, self._policy, stuck=reason is CloseReason.STUCK)
         self._commands.append(Close(session.identity, reason))
 
-    def _place_anew(self, session: HubSession[K], now: float) -> None:
-        life = session.expires - session.signed
-        closes = session.signed + self._timetable.latest * life
-        if session.planned <= closes:
-            return
-        session.plan(self._timetable.place(session, now, session.guard_at, now, wide=True), self._policy)
+    def _end_sooner(self, session: HubSession[K], seconds: float, now: float) -> None:
+        """The token of `session` ends `seconds` sooner than was thought."""
+        session.shift_expiry(seconds, self._policy)
+        if now >= session.guard_at:
+            self._give_up(session, CloseReason.EXPIRING, now)
+        elif session.state is State.UP:
+            if session.planned > session.signed + self._timetable.latest * (session.expires - session.signed):
+                at = self._timetable.place(session, now, session.guard_at, now, wide=True)
+                session.plan(max(at, now), self._policy)
+        elif session.state is State.RENEWAL_QUEUED:
+            self._budget.request(session, Purpose.RENEWAL, session.guard_at, now)
+            session.wake = session.guard_at
+        elif session.wake is not None:
+            session.wake = min(session.wake, session.guard_at)
 
     def _settle(self, session: HubSession[K], before: State, now: float) -> None:
         """Do what a change of state means for the budget, the timetable, the counters and the timers."""

@@ -1,17 +1,18 @@
 """The handover: one identity goes from its old hub connection to a new one without the hub seeing two. Pure.
 
-The new socket is dialled ahead of the renewal's place in the timetable; there its token is signed, all while the old connection works. Then publishing is held, the
-old side drains, DISCONNECT goes out, and CONNECT follows: *strict* when the hub has closed the old connection
-(two round trips, no 400027 is possible), *fast* at once (one round trip; the two flows may overtake each
-other).
+The new socket is dialled ahead of the renewal's place in the timetable. At that place its token is signed, all while
+the old connection works. Then publishing is held, the old side drains, DISCONNECT goes out, and CONNECT follows:
+*strict* when the hub has closed the old connection (two round trips; no 400027 is possible), *fast* at once (one
+round trip; the two flows may overtake each other).
 
-It first waits a bounded patience for a natural idle moment, so that usually nothing has to drain. Until
-DISCONNECT, any failure leaves the old connection working (FAILED). After DISCONNECT a failure means that the
-session is down (DOWN). An old connection that ends by itself turns the rest into a plain connect. Without an
-old connection from the start it *is* a plain connect, so first opens and reconnects use this automaton too.
+It first waits a bounded patience for a natural idle moment, so that usually nothing has to drain. Until DISCONNECT,
+any failure leaves the old connection working (FAILED). After DISCONNECT a failure means that the session is down
+(DOWN). An old connection that ends by itself turns the rest into a plain connect. Without an old connection from the
+start it *is* a plain connect, so first opens and reconnects use this automaton too.
 
-The shell does what `next_command` says and reports what happened. Every stage but the last has a deadline.
-The automaton writes no packet, signs nothing and knows no socket.
+The shell does what `next_command` says and reports what happened. Every stage but the last ones has a deadline. Once
+finished it ignores reports, because they may have crossed with the end. It writes no packet, signs nothing and knows
+no socket.
 """
 
 from __future__ import annotations
@@ -25,43 +26,45 @@ from gatewayd.errors import LocalProtocolError
 
 
 class Mode(enum.Enum):
+    """When CONNECT may follow DISCONNECT."""
+
     STRICT = "strict"
     FAST = "fast"
 
 
-class Stage(enum.Enum):
+class Stage(enum.IntEnum):
     """Where the handover stands. ALONE: there is no old connection (any more)."""
 
-    DIALING = "dialing"
-    DIALING_ALONE = "dialing alone"
-    POISED = "dialled, waiting for its place in the timetable"
-    SIGNING = "signing"
-    SIGNING_ALONE = "signing alone"
-    QUIESCING = "waiting for an idle moment"
-    DRAINING = "draining"
-    CLOSING_OLD = "closing old"
-    CROSSING = "connecting, old not closed yet"
-    CONNECTING = "connecting"
-    SETTLING = "connected, old not closed yet"
-    DONE = "done"
-    FAILED = "failed, old alive"
-    DOWN = "down"
+    DIALING = 0
+    DIALING_ALONE = 1
+    POISED = 2  # dialled, waiting for its place in the timetable
+    SIGNING = 3
+    SIGNING_ALONE = 4
+    QUIESCING = 5  # waiting for an idle moment
+    DRAINING = 6
+    CLOSING_OLD = 7
+    CROSSING = 8  # CONNECT is written, the old connection is not closed yet
+    CONNECTING = 9
+    SETTLING = 10  # connected, the old connection is not closed yet
+    DONE = 11
+    FAILED = 12  # the old connection works as before
+    DOWN = 13
 
 
-class Input(enum.Enum):
+class Input(enum.IntEnum):
     """What the shell reports."""
 
-    DIALED = "dialed"
-    DIAL_FAILED = "dial failed"
-    SIGNED = "signed"
-    SIGN_FAILED = "sign failed"
-    IDLE = "idle"
-    OLD_CLOSED = "old closed"
-    NEW_CLOSED = "new closed"
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    DEADLINE = "deadline"
-    ABANDON = "abandon"
+    DIALED = 0
+    DIAL_FAILED = 1
+    SIGNED = 2
+    SIGN_FAILED = 3
+    IDLE = 4
+    OLD_CLOSED = 5
+    NEW_CLOSED = 6
+    ACCEPTED = 7
+    REFUSED = 8
+    DEADLINE = 9
+    ABANDON = 10
 
 
 class Command(enum.Enum):
@@ -88,9 +91,13 @@ class HandoverTimeouts:
     close: float = 2.0  # for the hub's close after our DISCONNECT; then the old side is aborted
     connack: float = 20.0
 
+    def __post_init__(self) -> None:
+        if min(self.dial, self.sign, self.patience, self.drain, self.close, self.connack) <= 0:
+            raise ValueError(f"{self}: expected every wait above 0 s")
+
     @property
     def total(self) -> float:
-        """The longest a handover can take."""
+        """The longest a handover can take, its wait for its place in the timetable left out."""
         return self.dial + self.sign + self.patience + self.drain + self.close + self.connack
 
 
@@ -192,6 +199,9 @@ _KEEPS_DEADLINE: Final = frozenset(
         (Stage.CROSSING, Stage.CONNECTING),
         (Stage.CONNECTING, Stage.CONNECTING),
     }
+)
+_BEFORE_DISCONNECT: Final = frozenset(
+    {Stage.DIALING, Stage.POISED, Stage.SIGNING, Stage.QUIESCING, Stage.DRAINING}
 )
 
 
@@ -314,7 +324,7 @@ class Handover:
         before = self._stage
         step = self._table.get((before, happened))
         if step is None:
-            raise LocalProtocolError(f"handover: {happened.value!r} while {before.value!r}")
+            raise LocalProtocolError(f"handover: {happened.name} while {before.name}")
         self._stage, commands = step
         self._note(before, happened, commands, now)
         self._commands.extend(commands)
@@ -330,21 +340,17 @@ class Handover:
             self._step(Input.DEADLINE, now)
 
     def _note(self, before: Stage, happened: Input, commands: tuple[Command, ...], now: float) -> None:
-        if self._held_at is None and (Command.HOLD in commands or happened is Input.OLD_CLOSED):
+        if happened is Input.OLD_CLOSED and before in _BEFORE_DISCONNECT:
+            self.old_lost = True
+        if self._held_at is None and (self.old_lost or Command.HOLD in commands):
             self._held_at = now
-        if happened is Input.OLD_CLOSED and Command.SEND_DISCONNECT not in commands:
-            self.old_lost = self.old_lost or before in _BEFORE_DISCONNECT
-        if Command.SEND_DISCONNECT in commands and self._held_at is not None:
-            self.drain = now - self._held_at
-            self.drain_cut = happened is Input.DEADLINE
+        if self._held_at is not None:
+            if Command.SEND_DISCONNECT in commands:
+                self.drain = now - self._held_at
+                self.drain_cut = happened is Input.DEADLINE
+            if Command.RESUME in commands:
+                self.gap = now - self._held_at
         if Command.ABORT_OLD in commands and happened is Input.DEADLINE:
             self.old_forced = True
-        if Command.RESUME in commands and self._held_at is not None:
-            self.gap = now - self._held_at
         if self._stage in (Stage.FAILED, Stage.DOWN):
             self.failed_in = before
-
-
-_BEFORE_DISCONNECT: Final = frozenset(
-    {Stage.DIALING, Stage.POISED, Stage.SIGNING, Stage.QUIESCING, Stage.DRAINING}
-)

@@ -1,22 +1,20 @@
 """A fleet under virtual time: the real conductor, sessions, handovers, budget and timetable against a model hub.
 
-Events lie in one heap; time jumps from one to the next, so a week of 5,000 devices takes minutes. `VirtualFleet` plays the part
-of the daemon's shells (it dials, signs and reports, nothing more) and `ModelHub` the part of IoT Hub: it takes CONNECT, checks
-the token against its own clock, keeps one connection per identity, and cuts a connection the instant its token ends.
-The hub keeps its own counts; nothing it counts is taken from our side.
+Events lie in one heap; time jumps from one to the next, so a week of 5,000 devices takes minutes. `VirtualFleet`
+plays the part of the daemon's shells (it dials, signs and reports, nothing more) and the part of IoT Hub: that one
+takes CONNECT, checks the token against its own clock, keeps one connection per identity, and cuts a connection the
+instant its token ends. The hub keeps its own counts; nothing it counts is taken from our side.
 
 Faults are attributes that may be set at any virtual instant (`at`). Everything random comes from one seed.
 """
 
 from __future__ import annotations
 
-import enum
 import heapq
 import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gatewayd.flow.renewal import Close, CloseReason, Open, Renew, Renewal, Timetable
 from gatewayd.protocol.iothub.refusals import Ask, classify_close, classify_connack
@@ -24,102 +22,17 @@ from gatewayd.tokens.renewal_timetable import RenewalTimetable
 from gatewayd.upstream.budget import ConnectBudget
 from gatewayd.upstream.handover import Command, Handover, HandoverTimeouts, Mode, Stage
 from gatewayd.upstream.session import HubSession, SessionPolicy
+from tests.support.fleet_parts import (
+    ConnectFault,
+    Connection,
+    Device,
+    DialFault,
+    HubCounts,
+    Network,
+    SlidingPeak,
+)
 
 SWEEP_EVERY = 60.0
-
-
-class DialFault(enum.Enum):
-    """What becomes of a dial."""
-
-    NONE = "none"
-    REFUSED = "refused"  # RST after one round trip
-    DNS_GONE = "dns gone"  # the lookup fails after 5 s
-    BLACKHOLE = "blackhole"  # nothing comes back
-
-
-class ConnectFault(enum.Enum):
-    """What becomes of a CONNECT that arrives."""
-
-    NONE = "none"
-    BUSY = "busy"  # CONNACK 3
-    CLOSED = "closed"  # no CONNACK, the connection is closed
-    SILENT = "silent"  # no CONNACK at all
-
-
-class SlidingPeak:
-    """The most events in any half-open second (t - 1, t]."""
-
-    __slots__ = ("_times", "peak", "total")
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque()
-        self.peak = 0
-        self.total = 0
-
-    def add(self, now: float) -> int:
-        times = self._times
-        while times and times[0] + 1.0 <= now:
-            times.popleft()
-        times.append(now)
-        self.total += 1
-        if len(times) > self.peak:
-            self.peak = len(times)
-        return len(times)
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """One connection as both ends see it. `expires` is the token's `se`, in the hub's wall time."""
-
-    device: Device
-    expires: float = math.inf
-    ours_open: bool = True
-    hubs_open: bool = True
-    accepted: bool = False
-    accepted_at: float = math.nan
-
-
-@dataclass(slots=True, eq=False)
-class Device:
-    """One identity: what its shell holds."""
-
-    identity: int
-    rtt: float
-    handover: Handover | None = None
-    renewing: bool = False
-    reported: bool = False
-    closing: bool = False
-    signed_at: float = 0.0
-    se: int = 0
-    current: Connection | None = None
-    fresh: Connection | None = None
-    at_hub: Connection | None = None  # the hub's view
-    hub_watch: bool = False  # the hub's expiry check is in the heap
-    short_lives: int = 0
-    filed: float = math.inf  # when the earliest timer of its handover fires
-
-    def handover_subject(self) -> tuple[Device, Handover | None]:
-        return (self, self.handover)
-
-
-@dataclass(slots=True)
-class Network:
-    """Round trips, in seconds: drawn once per device, and jitter on every leg."""
-
-    rtt_least: float = 0.04
-    rtt_most: float = 0.12
-    jitter: float = 0.25  # of the round trip
-
-
-@dataclass(slots=True)
-class HubCounts:
-    """What the hub saw."""
-
-    accepted: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    planned: int = 0
-    expired_in_use: int = 0
-    most_expired_seconds: float = 0.0
 
 
 class VirtualFleet:
@@ -177,6 +90,7 @@ class VirtualFleet:
         self.dial_fault = DialFault.NONE
         self.connect_fault = ConnectFault.NONE
         self.hub_connects_per_second: int | None = None
+        self.disconnect_delayed = 0.0  # a fault switch on the old flow of a handover
         self.close_answered = True  # the hub closes after our DISCONNECT
         self.sign_fails = False
         self.bad: set[int] = set()  # identities whose credential the hub refuses
@@ -196,6 +110,7 @@ class VirtualFleet:
         self._heap: list[tuple[float, int, Callable[..., None], object]] = []
         self._serial = 0
         self._next_sweep = sweep_every
+        self._stirred = True  # the conductor was told something since it was last asked
 
     # -- driving --------------------------------------------------------------------------------------------------
 
@@ -203,7 +118,7 @@ class VirtualFleet:
         """Every device appears now."""
         for device in self.devices:
             self.conductor.want(device.identity, self.mono, has_secondary=self.secondary_keys)
-        self._obey()
+        self._stirred = True
 
     def at(self, instant: float, action: Callable[[], None]) -> None:
         """Do `action` at virtual time `instant`: set a fault, step a clock."""
@@ -213,10 +128,17 @@ class VirtualFleet:
         """Let virtual time pass."""
         heap = self._heap
         conductor = self.conductor
+        self._stirred = True
+        due = None
         while True:
-            due = conductor.deadline()
-            if due is not None:
-                due = max(due + self.slept, self.now, self._asleep_until)
+            if self._stirred and self.now >= self._asleep_until:
+                self._stirred = False
+                self._obey()
+                due = conductor.deadline()
+                if due is not None:
+                    due = max(self._world(due), self.now)
+            if due is not None and due < self._asleep_until:
+                due = self._asleep_until
             if heap and (due is None or heap[0][0] <= due):
                 instant, _, action, subject = heap[0]
                 if instant > until:
@@ -226,11 +148,10 @@ class VirtualFleet:
                 action(subject)
             elif due is not None and due <= until:
                 self.now = due
-                conductor.handle_deadline(due - self.slept)
+                self._stirred = True
+                conductor.handle_deadline(self.mono)
             else:
                 break
-            if self.now >= self._asleep_until:
-                self._obey()
             if self.now >= self._next_sweep:
                 self.check()
         self.now = until
@@ -250,6 +171,10 @@ class VirtualFleet:
     def mono(self) -> float:
         """The gateway's monotonic clock."""
         return self.now - self.slept
+
+    def _world(self, mono: float) -> float:
+        """When, in the world's time, the gateway's monotonic clock shows at least `mono`."""
+        return mono + self.slept + 1e-6 if self.slept else mono  # the sum may round down
 
     @property
     def hub_wall(self) -> float:
@@ -279,6 +204,7 @@ class VirtualFleet:
     def _wake_up(self, seconds: object) -> None:
         assert isinstance(seconds, float)
         self.slept += seconds
+        self._stirred = True
         self.conductor.replan(self.mono, seconds)
 
     # -- faults that strike once ----------------------------------------------------------------------------------
@@ -347,7 +273,7 @@ class VirtualFleet:
                     handover.signed(self.mono)
             elif command is Command.SEND_DISCONNECT:
                 if device.current is not None and device.current.ours_open:
-                    self._leg(device, self._hub_disconnect, device.current)
+                    self._disconnect(device, device.current)
             elif command is Command.SEND_CONNECT:
                 self._connect(device)
             elif command is Command.ABORT_NEW:
@@ -356,14 +282,14 @@ class VirtualFleet:
                 self._abort(device.current)
         self._report(device, handover)
         due = handover.deadline()
-        if due is not None and due + self.slept < device.filed:
-            device.filed = due + self.slept
+        if due is not None and self._world(due) < device.filed:
+            device.filed = self._world(due)
             self._after(device.filed - self.now, self._handover_deadline, device)
 
     def _report(self, device: Device, handover: Handover) -> None:
         identity, stage = device.identity, handover.stage
         if handover.connected and not device.reported:
-            device.reported = True
+            device.reported = self._stirred = True
             expires = device.se - self.our_wall + self.mono
             if device.renewing:
                 late = self.conductor.renewed(identity, device.signed_at, expires, self.mono)
@@ -375,7 +301,8 @@ class VirtualFleet:
                 self.conductor.opened(identity, device.signed_at, expires, self.mono)
         if not handover.finished:
             return
-        self.outcomes[f"{'renew' if device.renewing else 'open'} {stage.value}"] += 1
+        self._stirred = True
+        self.outcomes[f"{'renew' if device.renewing else 'open'} {stage.name.lower()}"] += 1
         device.handover = None
         if stage is Stage.DONE:
             device.current, device.fresh = device.fresh, None
@@ -417,6 +344,7 @@ class VirtualFleet:
     def _connect(self, device: Device) -> None:
         connection = device.fresh
         assert connection is not None
+        self._stirred = True
         self.conductor.connecting(device.identity, self.mono)
         connection.expires = device.se
         now = self.now
@@ -429,7 +357,15 @@ class VirtualFleet:
             session = self.conductor.session(device.identity)
             if session is not None and not session.seen_up:
                 self.last_first_connect = now
-        self._leg(device, self._hub_connect, connection)
+        delay = self._leg_time(device)
+        if not self.disconnect_delayed:  # two flows of one moment stay in order
+            delay = max(delay, device.disconnect_arrives + 1e-6 - now)
+        self._after(delay, self._hub_connect, connection)
+
+    def _disconnect(self, device: Device, connection: Connection) -> None:
+        delay = self._leg_time(device) + self.disconnect_delayed
+        device.disconnect_arrives = self.now + delay
+        self._after(delay, self._hub_disconnect, connection)
 
     def _close(self, device: Device) -> None:
         """Carry out a Close: abandon what runs, DISCONNECT what is open, report when nothing is."""
@@ -443,10 +379,11 @@ class VirtualFleet:
         if current is None or not current.ours_open:
             self._closed(device)
             return
-        self._leg(device, self._hub_disconnect, current)
+        self._disconnect(device, current)
         self._after(self.timeouts.close, self._close_deadline, current)
 
     def _closed(self, device: Device) -> None:
+        self._stirred = True
         device.closing = False
         device.current = None
         self.conductor.closed(device.identity, self.mono)
@@ -521,6 +458,7 @@ class VirtualFleet:
             self._lost(device, subject)
 
     def _lost(self, device: Device, connection: Connection) -> None:
+        self._stirred = True
         lived = self.now - connection.accepted_at
         device.short_lives = device.short_lives + 1 if lived < 30.0 else 0
         inference = classify_close(
@@ -602,7 +540,10 @@ class VirtualFleet:
             self._after(left, self._hub_watch, subject)
             return
         subject.hub_watch = False
-        self.hub.expired_in_use += 1
+        if self.now < self._asleep_until:
+            self.hub.expired_asleep += 1
+        else:
+            self.hub.expired_in_use += 1
         self._hub_closes(connection, "401003 expired")
 
     def _hub_closes(self, connection: Connection, error: str) -> None:
@@ -638,8 +579,10 @@ class VirtualFleet:
 
     def _leg(self, device: Device, action: Callable[[object], None], subject: object) -> None:
         """Something travels one way."""
-        delay = device.rtt * (0.5 + self.random.random() * 0.5 * self.network.jitter)
-        self._after(delay, action, subject)
+        self._after(self._leg_time(device), action, subject)
+
+    def _leg_time(self, device: Device) -> float:
+        return device.rtt * (0.5 + self.random.random() * 0.5 * self.network.jitter)
 
     def _after(self, delay: float, action: Callable[..., None], subject: object) -> None:
         self._serial += 1
@@ -652,7 +595,7 @@ class VirtualFleet:
         self._after(self._asleep_until - self.now, action, subject)
         return True
 
-    @staticmethod
-    def _act(action: object) -> None:
+    def _act(self, action: object) -> None:
         assert callable(action)
+        self._stirred = True
         action()
