@@ -140,7 +140,7 @@ class StreamServer:
 
     async def _shake_hands(self, sock: socket.socket) -> None:
         try:
-            host = sock.getpeername()[0]
+            host, port = sock.getpeername()[:2]
         except OSError:  # it left already
             sock.close()
             return
@@ -151,6 +151,7 @@ class StreamServer:
             self._loop,
             TlsEngine(self._context, None),
             host,
+            (host, port),
             handshake_timeout=self._handshake_timeout,
             limits=self._limits,
             on_ready=self._ready,

@@ -30,9 +30,7 @@ def client_context(trusted_ca: Path | None = None) -> ssl.SSLContext:
 
     Trusts the certificates in the PEM file `trusted_ca` and nothing else, or the system's store when None.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(TLS12_SUITES)
+    context = _common(ssl.PROTOCOL_TLS_CLIENT)
     if trusted_ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
@@ -47,9 +45,7 @@ def server_context(
 
     With `client_ca` a client may show a certificate, which must then come from that file's authorities.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(TLS12_SUITES)
+    context = _common(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = SESSION_TICKETS
     # All suites offered are strong, so the device chooses: one without AES instructions is faster with ChaCha20.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -57,6 +53,15 @@ def server_context(
     if client_ca is not None:
         _trust(context, client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _common(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS12_SUITES)
+    # A second handshake inside a connection is a way to make us compute, and writing would have to wait for it.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -51,9 +51,10 @@ from gatewayd.transport.tls_problems import explain
 
 RECEIVE_BYTES = 65536
 
-# Data unacknowledged for this long means that the way is dead (TCP_USER_TIMEOUT, RFC 5482). The kernel alone would
-# retry for about 15 minutes. Half of a usual keep-alive of 60 s.
-USER_TIMEOUT_SECONDS = 30.0
+# Data unacknowledged for this long, or a window closed for this long, means that the way is dead (TCP_USER_TIMEOUT, RFC
+# 5482). The kernel alone would retry for about 15 minutes. As long as a usual keep-alive: an outage that a protocol's
+# own keep-alive forgives is not ended here.
+USER_TIMEOUT_SECONDS = 60.0
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _NOTHING = memoryview(b"")
@@ -89,7 +90,7 @@ class _State(enum.Enum):
 class _Scratch:
     """The buffers that all streams of one loop share."""
 
-    __slots__ = ("__weakref__", "cipher", "plain")
+    __slots__ = ("cipher", "plain")
 
     def __init__(self) -> None:
         self.cipher = memoryview(bytearray(RECEIVE_BYTES))
@@ -118,11 +119,13 @@ class TlsStream(asyncio.BufferedProtocol):
         "_on_resumable",
         "_owner",
         "_paused",
+        "_peer",
         "_receiving",
         "_scratch",
         "_state",
         "_timer",
         "_transport",
+        "_truncated",
         "_unsent",
         "_unsent_bytes",
     )
@@ -132,6 +135,7 @@ class TlsStream(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         engine: TlsEngine,
         peer_name: str,
+        peer_address: tuple[str, int],
         *,
         handshake_timeout: float,
         limits: StreamLimits,
@@ -151,6 +155,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._scratch = scratch
         self._engine: TlsEngine | None = engine
         self._name = peer_name
+        self._peer = peer_address
         self._limits = limits
         self._on_ready: Callable[[TlsStream], StreamOwner] | None = on_ready
         self._on_failed: Callable[[TlsStream, HandshakeFailed], None] | None = on_failed
@@ -166,6 +171,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._paused = False
         self._congested = False
         self._fin_seen = False
+        self._truncated = False
         self._eof_told = False
         self._error: Exception | None = None  # why this side gave the stream up
         self._timer: asyncio.TimerHandle | None = loop.call_later(handshake_timeout, self._overdue)
@@ -174,9 +180,8 @@ class TlsStream(asyncio.BufferedProtocol):
 
     @property
     def peer_address(self) -> tuple[str, int]:
-        """Host and port of the peer, up to and including stream_closed; then ("", 0)."""
-        name = self._transport.get_extra_info("peername") if self._transport else None
-        return (name[0], name[1]) if name else ("", 0)
+        """Host and port of the peer, also when it has gone."""
+        return self._peer
 
     @property
     def tls_version(self) -> str | None:
@@ -201,7 +206,7 @@ class TlsStream(asyncio.BufferedProtocol):
     @property
     def truncated(self) -> bool:
         """True when the peer's side ended with a bare FIN, without close_notify."""
-        return self._fin_seen and not (self._engine and self._engine.peer_ended)
+        return self._truncated
 
     @property
     def is_open(self) -> bool:
@@ -314,6 +319,7 @@ class TlsStream(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The peer's FIN. True keeps our own side of the transport open."""
         self._fin_seen = True
+        self._truncated = self._engine is not None and not self._engine.peer_ended
         if self._state is _State.HANDSHAKE:
             self._handshake_failed("the other end closed the connection during the TLS handshake")
             self._give_up(None)
@@ -439,7 +445,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         engine, transport = self._engine, self._transport
-        if engine is None or transport is None or self._state is not _State.OPEN:
+        if engine is None or transport is None or self._state is not _State.OPEN or transport.is_closing():
             return
         if self._unsent:
             data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
@@ -496,8 +502,10 @@ class TlsStream(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         # Without this the kernel keeps unsent data and retries for minutes on behalf of a peer we have given up.
-        sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # A socket that is closed already (ValueError under uvloop) has nothing to reset.
+        with contextlib.suppress(OSError, ValueError):
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def _overdue(self) -> None:

@@ -71,6 +71,7 @@ async def open_stream(
         loop,
         TlsEngine(context, server_hostname, session),
         server_hostname,
+        (address.host, address.port),
         handshake_timeout=handshake_timeout,
         limits=limits,
         on_ready=on_ready,
