@@ -131,11 +131,13 @@ class Signer:
         _check_expiry(expiry)
         with self._table.use as native:
             self._handle[0] = index
-            room = lib.gw_table_arena(native, 1)
-            if room > len(self._out):
-                self._out = ffi.new("char[]", room)
             out = self._out
             code = lib.gw_sign(native, self._handle, 1, expiry, out, len(out), self._offsets, self._failed)
+            if code == lib.GW_ERR_SPACE:
+                out = self._out = ffi.new("char[]", lib.gw_table_arena(native, 1))
+                code = lib.gw_sign(
+                    native, self._handle, 1, expiry, out, len(out), self._offsets, self._failed
+                )
             if code != lib.GW_OK:
                 raise _sign_error(code, index)
             return ffi.unpack(out, self._offsets[1] - 1)
