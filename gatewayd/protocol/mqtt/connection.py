@@ -16,6 +16,7 @@ must be seen.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -64,7 +65,7 @@ NO_REQUESTS: Final[dict[int, int]] = {}
 """Shared by every connection without a request; never written to."""
 
 
-class Connection(Generic[Event]):
+class Connection(ABC, Generic[Event]):
     """One connection of either role. Not for use by itself."""
 
     __slots__ = (
@@ -295,9 +296,9 @@ class Connection(Generic[Event]):
         self._reader.discard()
         self._end = Closed(cause, detail, planned, self._leave())
 
+    @abstractmethod
     def _leave(self) -> Will | None:
         """Enters the role's OVER; the will that is now owed, if any."""
-        raise NotImplementedError
 
     def _end_stream(self) -> None:
         """The stream has ended and all that came is read."""

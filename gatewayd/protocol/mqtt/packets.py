@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from gatewayd.protocol.mqtt.faults import ConnackCode as ConnackCode  # noqa: PLC0414 - part of this face
 from gatewayd.protocol.mqtt.faults import InvalidPacket, PeerFault
@@ -283,6 +283,8 @@ def encode(packet: Packet) -> bytes:
             return b"\xd0\x00"
         case Disconnect():
             return b"\xe0\x00"
+        case _:
+            assert_never(packet)
 
 
 def encode_publish(packet: Publish) -> bytes:

@@ -74,6 +74,7 @@ cuts = st.lists(st.integers(0, 100_000), max_size=8)
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=["fresh server", "open server", "open client"])
+@settings(deadline=None)
 @given(stream=streams, cut=cuts)
 def test_any_bytes_end_in_exactly_one_closed_however_they_are_cut(
     make: Callable[[], Peer], stream: bytes, cut: list[int]
@@ -136,7 +137,7 @@ def check(sender: Side, receiver: Side) -> None:
     assert fresh == list(range(len(fresh)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(step, max_size=60))
 def test_two_ends_lose_nothing_and_keep_order_whenever_the_connection_is_cut(
     steps: list[tuple[str, int, int]],

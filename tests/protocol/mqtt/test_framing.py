@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.protocol.mqtt.faults import CloseCause, PeerFault
@@ -25,6 +25,7 @@ bodies = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(bodies, max_size=5),
     st.lists(st.integers(0, 70_000), max_size=8),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import Bounded, LocalProtocolError
@@ -17,6 +17,7 @@ def test_ids_go_round_and_skip_zero() -> None:
     assert next_packet_id(65_535, (), ()) == 1
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 65_535),
     st.sets(st.integers(1, 65_535), max_size=20),
@@ -35,6 +36,7 @@ def test_the_last_free_id_is_found_and_then_there_is_none() -> None:
         next_packet_id(77, taken, {77})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 65_535), unique=True, max_size=12).flatmap(
         lambda ids: st.tuples(st.just(ids), st.permutations(ids))

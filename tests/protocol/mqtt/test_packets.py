@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
@@ -96,17 +96,20 @@ def generated(packet: Packet) -> bytes:
             return mqtt_bytes.DISCONNECT
 
 
+@settings(deadline=None)
 @given(packets)
 def test_every_packet_comes_back_from_its_bytes(packet: Packet) -> None:
     assert parse(encode(packet)) == packet
 
 
+@settings(deadline=None)
 @given(packets)
 def test_the_bytes_are_those_of_the_independent_generator(packet: Packet) -> None:
     assert encode(packet) == generated(packet)
     assert parse(generated(packet)) == packet
 
 
+@settings(deadline=None)
 @given(st.integers(0, 255), st.binary(max_size=60))
 def test_any_bytes_are_a_packet_or_the_peers_fault(first_byte: int, body: bytes) -> None:
     try:
@@ -120,6 +123,7 @@ def test_any_bytes_are_a_packet_or_the_peers_fault(first_byte: int, body: bytes)
     assert fault.clause
 
 
+@settings(deadline=None)
 @given(packets, st.data())
 def test_a_packet_with_a_byte_missing_or_added_is_never_read_as_itself(
     packet: Packet, data: st.DataObject
@@ -137,6 +141,7 @@ def test_a_packet_with_a_byte_missing_or_added_is_never_read_as_itself(
 class TestAgainstPaho:
     """paho-mqtt 1.6 as the other end: it writes what we read, and reads what we write."""
 
+    @settings(deadline=None)
     @given(connects())
     def test_we_read_the_connect_it_writes(self, packet: Connect) -> None:
         if not packet.client_id or packet.keep_alive == 0 or packet.username == "":
@@ -150,6 +155,7 @@ class TestAgainstPaho:
         assert peer.written == [encode(packet)]
         assert parse(peer.written[0]) == packet
 
+    @settings(deadline=None)
     @given(publishes())
     def test_we_read_the_publish_it_writes(self, packet: Publish) -> None:
         peer = CapturedPaho("dev")
@@ -160,6 +166,7 @@ class TestAgainstPaho:
         assert peer.written == [encode(packet)]
         assert parse(peer.written[0]) == packet
 
+    @settings(deadline=None)
     @given(subscribes, unsubscribes)
     def test_we_read_the_requests_it_writes(self, subscribe: Subscribe, unsubscribe: Unsubscribe) -> None:
         peer = CapturedPaho("dev")

@@ -93,5 +93,5 @@ class Ids(RuleBasedStateMachine):
         assert [publish.packet_id for publish in self.session.unacknowledged] == self.in_flight
 
 
-Ids.TestCase.settings = settings(max_examples=30, stateful_step_count=30)
+Ids.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestIds = Ids.TestCase

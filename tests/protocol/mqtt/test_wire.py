@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.protocol.mqtt.faults import InvalidPacket
@@ -33,6 +33,7 @@ def test_remaining_lengths_are_the_table_of_the_standard() -> None:
     assert {length: encode_remaining_length(length).hex(" ") for length in table} == table
 
 
+@settings(deadline=None)
 @given(st.integers(0, MAX_REMAINING_LENGTH))
 def test_remaining_lengths_are_what_the_standards_own_algorithm_makes(length: int) -> None:
     assert encode_remaining_length(length) == mqtt_bytes.remaining_length(length)
