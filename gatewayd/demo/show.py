@@ -10,13 +10,14 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import aiohttp
 
 from gatewayd.clock import SystemClock
 from gatewayd.demo.comparison import OtherFleet
 from gatewayd.demo.fleet import FleetPlan
-from gatewayd.demo.fleets import LEAVE_SECONDS, Fleet, FleetResult
+from gatewayd.demo.fleets import LEAVE_SECONDS, Fleet
 from gatewayd.demo.gateway import Gateway
 from gatewayd.demo.hub_story import per_second, sliding_peak, spread_ms, within
 from gatewayd.demo.hubs import Hub
@@ -29,6 +30,7 @@ from gatewayd.demo.table import Glance, Screen
 
 LOOK_SECONDS = 1.0
 LOOKS = 200  # at the hub's account, in a long run: making it costs the hub more the longer the run
+RECENT_CONNECTS = 1000  # looked through for those of the last second
 SETTLE_SECONDS = 10.0  # how long devices wait for their last receipts
 LEAD_SECONDS = 0.5  # from the word to begin to the first device
 KEEP_ALIVE_SECONDS = 120
@@ -65,6 +67,15 @@ async def perform(settings: Settings, screen: Screen, sabotage: Sabotage | None 
             return await _Show(settings, screen, sabotage, ready, children, http).perform()
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A fleet, the hub that judges it, and what to call both."""
+
+    title: str
+    hub: Hub
+    fleet: Fleet
+
+
 class _Show:
     """The parts of one run."""
 
@@ -91,12 +102,15 @@ class _Show:
 
     async def perform(self) -> Outcome:
         settings = self._settings
-        ours = await self._start_hub("the hub")
-        theirs = await self._start_hub("the second hub") if settings.compare else None
+        ours = _Side("through gatewayd", await self._start_hub("the hub"), self._fleet("fleet"))
+        sides = [ours]
+        if settings.compare:
+            hub = await self._start_hub("the second hub")
+            sides.append(_Side("as the SDKs do", hub, self._fleet("second fleet")))
         listener_port, metrics_port = free_ports(2)
         places = Places(
-            hub_port=ours.port,
-            hub_authority=ours.authority,
+            hub_port=ours.hub.port,
+            hub_authority=ours.hub.authority,
             listener_port=listener_port,
             listener_certificate=self._stage.gateway_certificate,
             metrics_port=metrics_port,
@@ -105,25 +119,29 @@ class _Show:
         )
         self._screen.say("starting the daemon")
         gateway = await Gateway.start(settings, places, self._stage.directory, self._children, self._http)
-        fleets = [Fleet("fleet", self._children, self._stage.directory)]
-        await fleets[0].start(self._plans(Policy.GATEWAY, listener_port, str(self._stage.gateway_authority)))
-        if settings.compare and theirs:
-            fleets.append(Fleet("second fleet", self._children, self._stage.directory))
-            await fleets[1].start(self._plans(settings.compare, theirs.port, str(theirs.authority)))
+        self._screen.say(f"starting {settings.devices} devices")
+        await ours.fleet.start(self._plans(Policy.GATEWAY, listener_port, self._stage.gateway_authority))
+        for other in sides[1:]:
+            assert settings.compare is not None
+            await other.fleet.start(self._plans(settings.compare, other.hub.port, other.hub.authority))
         self._rss_before = gateway.rss_kib()
         start = self._clock.monotonic() + LEAD_SECONDS
-        for fleet in fleets:
-            await fleet.begin(start)
-        await self._watch(start, gateway, list(zip(fleets, [ours, theirs], strict=False)))
-        results = [await fleet.finished() for fleet in fleets]
+        for side in sides:
+            await side.fleet.begin(start)
+        await self._watch(start, gateway, sides)
+        for side in sides:
+            await side.fleet.finished()
         trouble = await gateway.end()
-        return await self._account(start, gateway, trouble, ours, theirs, results)
+        return await self._account(start, gateway, trouble, sides)
 
     async def _start_hub(self, name: str) -> Hub:
         self._screen.say(f"starting {name}")
         return await Hub.start(name, self._stage, self._children, self._http)
 
-    def _plans(self, policy: Policy, port: int, authority: str) -> list[FleetPlan]:
+    def _fleet(self, name: str) -> Fleet:
+        return Fleet(name, self._children, self._stage.directory)
+
+    def _plans(self, policy: Policy, port: int, authority: Path) -> list[FleetPlan]:
         settings = self._settings
         lifetime = settings.lifetime
         if policy is Policy.GATEWAY:
@@ -132,7 +150,7 @@ class _Show:
             FleetPlan(
                 host=LOOPBACK,
                 port=port,
-                authority=authority,
+                authority=str(authority),
                 hub=HUB_HOSTNAME,
                 devices_file=str(self._stage.devices_file),
                 process=process,
@@ -149,52 +167,46 @@ class _Show:
             for process in range(settings.fleet_processes)
         ]
 
-    async def _watch(self, start: float, gateway: Gateway, pairs: list[tuple[Fleet, Hub | None]]) -> None:
+    async def _watch(self, start: float, gateway: Gateway, sides: list[_Side]) -> None:
         """Look every second until the devices are done."""
         duration = self._settings.duration
         last = start + duration + SETTLE_SECONDS + LEAVE_SECONDS
         look = start
-        while not all(fleet.is_done for fleet, _ in pairs):
+        while not all(side.fleet.is_done for side in sides):
             now = self._clock.monotonic()
             if now > last:
                 raise ChildFailed("the fleet", f"was not done {now - start:.0f} s after its start")
             if now >= start + duration:
-                for fleet, _ in pairs:
-                    fleet.let_end()
+                for side in sides:
+                    side.fleet.let_end()
             self._children.check()
             if self._sabotage and now >= start + SABOTAGE_AT * duration:
                 sabotage, self._sabotage = self._sabotage, None
-                await self._spoil(sabotage, gateway, pairs[0][1])
-            await self._look(now - start, gateway, pairs)
+                await self._spoil(sabotage, gateway, sides[0].hub)
+            await self._look(now - start, gateway, sides)
             look = max(look + LOOK_SECONDS, now)
             await asyncio.sleep(look - self._clock.monotonic())
 
-    async def _look(self, elapsed: float, gateway: Gateway, pairs: list[tuple[Fleet, Hub | None]]) -> None:
+    async def _look(self, elapsed: float, gateway: Gateway, sides: list[_Side]) -> None:
         try:
             self._reading = await gateway.read()
         except NotThere:
             self._children.check()  # late is allowed, dead is not
         rss = gateway.rss_kib()
-        if pairs[0][0].progress.connected == self._settings.devices:
+        if sides[0].fleet.progress.connected == self._settings.devices:
             self._rss_with_all = rss
-        glances = []
-        for fleet, hub in pairs:
-            assert hub is not None
-            if elapsed >= self._next_account:
-                await hub.read()
-            is_ours = hub is pairs[0][1]
-            glances.append(
-                self._glance(fleet, hub, "gatewayd" if is_ours else "the SDKs' way", rss if is_ours else None)
-            )
         if elapsed >= self._next_account:
             self._next_account = elapsed + max(LOOK_SECONDS / 2, self._settings.duration / LOOKS)
+            for side in sides:
+                await side.hub.read()
+        glances = [self._glance(side, rss if side is sides[0] else None) for side in sides]
         self._screen.show(max(0.0, elapsed), self._settings.duration, glances)
 
-    def _glance(self, fleet: Fleet, hub: Hub, title: str, rss: int | None) -> Glance:
-        progress, story = fleet.progress, hub.story
+    def _glance(self, side: _Side, rss: int | None) -> Glance:
+        progress, hub, story = side.fleet.progress, side.hub, side.hub.story
         now = self._clock.monotonic()
         return Glance(
-            title=title,
+            title=side.title,
             devices=self._settings.devices,
             connected=progress.connected,
             at_hub=hub.open_connections,
@@ -202,15 +214,14 @@ class _Show:
             sent=progress.sent,
             receipted=progress.receipted,
             messages_at_hub=hub.messages_distinct,
-            connects_last_second=sum(1 for at in reversed(story.connects[-1000:]) if at > now - 1.0),
+            connects_last_second=sum(at > now - 1.0 for at in story.connects[-RECENT_CONNECTS:]),
             connects_peak=hub.connects_peak,
             renewals=len(story.renewals),
             hub_errors=story.error_counts(),
             rss_kib=rss,
         )
 
-    async def _spoil(self, sabotage: Sabotage, gateway: Gateway, hub: Hub | None) -> None:
-        assert hub is not None
+    async def _spoil(self, sabotage: Sabotage, gateway: Gateway, hub: Hub) -> None:
         match sabotage:
             case Sabotage.DROP:
                 await hub.drop_one()
@@ -220,17 +231,11 @@ class _Show:
                 gateway.kill()
 
     async def _account(
-        self,
-        start: float,
-        gateway: Gateway,
-        trouble: str | None,
-        ours: Hub,
-        theirs: Hub | None,
-        results: list[FleetResult],
+        self, start: float, gateway: Gateway, trouble: str | None, sides: list[_Side]
     ) -> Outcome:
-        settings = self._settings
+        settings, ours = self._settings, sides[0].hub
         await ours.read()
-        story, log, result = ours.story, gateway.log, results[0]
+        story, log, result = ours.story, gateway.log, sides[0].fleet.result
         end = start + settings.duration
         renewals = within(story.renewals, start, end)
         summary = Summary(
@@ -260,9 +265,9 @@ class _Show:
             criteria.append(Criterion("the daemon ends when asked", trouble, passed=False))
         seconds = int(settings.duration)
         other = other_seconds = None
-        if theirs is not None and settings.compare is not None:
-            other = await self._account_of_other(settings.compare, theirs, results[1])
-            other_seconds = per_second(theirs.story.connects, start, seconds)
+        for side in sides[1:]:
+            other = await self._account_of_other(side)
+            other_seconds = per_second(side.hub.story.connects, start, seconds)
         return Outcome(
             summary,
             criteria,
@@ -273,10 +278,12 @@ class _Show:
             other_seconds,
         )
 
-    async def _account_of_other(self, policy: Policy, hub: Hub, result: FleetResult) -> OtherFleet:
+    async def _account_of_other(self, side: _Side) -> OtherFleet:
+        hub, result = side.hub, side.fleet.result
+        assert self._settings.compare is not None
         await hub.read()
         return OtherFleet(
-            policy=policy,
+            policy=self._settings.compare,
             messages_scheduled=result.scheduled,
             messages_sent=result.sent,
             messages_receipted=result.receipts,
