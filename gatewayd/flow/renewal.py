@@ -212,8 +212,10 @@ class Renewal(Generic[K]):
         self._down(self._session(identity), ask, now)
 
     def closed(self, identity: K, now: float) -> None:
-        """A `Close` is carried out: nothing of this identity is open."""
-        self._down(self._session(identity), None, now)
+        """A `Close` is carried out: nothing of this identity is open. Too late a word is not heard."""
+        session = self._sessions.get(identity)
+        if session is not None and session.state is State.CLOSING:
+            self._down(session, None, now)
 
     def throttled(self, now: float, seconds: float = 0.0) -> None:
         """The hub throttled a connect; report its `open_failed`, `renewal_failed` or `lost` as well."""

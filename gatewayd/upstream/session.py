@@ -201,7 +201,7 @@ class HubSession(Generic[K]):
     def want(self) -> None:
         self.wanted = True
         if self.state in (State.ABSENT, State.CLOSING):
-            self._go(Input.WANTED, None)
+            self._go(Input.WANTED, self.wake)
 
     def unwant(self, now: float, policy: SessionPolicy) -> None:
         self.wanted = False

@@ -83,9 +83,6 @@ class Device:
     disconnect_arrives: float = 0.0
     filed: float = math.inf  # when the earliest timer of its handover fires
 
-    def handover_subject(self) -> tuple[Device, Handover | None]:
-        return (self, self.handover)
-
 
 @dataclass(slots=True)
 class Network:

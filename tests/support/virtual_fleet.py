@@ -93,6 +93,7 @@ class VirtualFleet:
         self.disconnect_delayed = 0.0  # a fault switch on the old flow of a handover
         self.close_answered = True  # the hub closes after our DISCONNECT
         self.sign_fails = False
+        self.grace = 0.0  # how long past its end the hub still takes a token
         self.bad: set[int] = set()  # identities whose credential the hub refuses
         # What was seen.
         self.hub = HubCounts()
@@ -255,7 +256,8 @@ class VirtualFleet:
             not_before=not_before,
         )
         if in_flight:
-            self._after(self.random.expovariate(1.0), self._idle, device.handover_subject())
+            idle = (device, device.handover, lambda handover, now: handover.in_flight(0, now))
+            self._after(self.random.expovariate(1.0), self._tell, idle)
         self._pump(device)
 
     def _pump(self, device: Device) -> None:
@@ -333,13 +335,13 @@ class VirtualFleet:
 
     def _dial(self, device: Device) -> None:
         device.fresh = Connection(device)
-        fault = self.dial_fault
-        if fault is DialFault.NONE:
-            self._after(3 * self._rtt(device), self._dialed, device.handover_subject())  # TCP, TLS 1.2
+        fault, handover = self.dial_fault, device.handover
+        if fault is DialFault.NONE:  # three round trips: TCP, TLS 1.2
+            self._after(3 * self._rtt(device), self._tell, (device, handover, Handover.dialed))
         elif fault is DialFault.REFUSED:
-            self._after(self._rtt(device), self._dial_failed, device.handover_subject())
+            self._after(self._rtt(device), self._tell, (device, handover, Handover.dial_failed))
         elif fault is DialFault.DNS_GONE:
-            self._after(5.0, self._dial_failed, device.handover_subject())
+            self._after(5.0, self._tell, (device, handover, Handover.dial_failed))
 
     def _connect(self, device: Device) -> None:
         connection = device.fresh
@@ -353,7 +355,7 @@ class VirtualFleet:
             self.renewal_connects.add(now)
             first_cycle_ends = self.last_first_connect + self.window[1] * self.lifetime
             (self.first_cycle if now <= first_cycle_ends else self.steady).add(now)
-        elif not device.short_lives and self.conductor.session(device.identity) is not None:
+        else:
             session = self.conductor.session(device.identity)
             if session is not None and not session.seen_up:
                 self.last_first_connect = now
@@ -394,30 +396,14 @@ class VirtualFleet:
             self._leg(connection.device, self._hub_eof, connection)
 
     # -- what reaches us ------------------------------------------------------------------------------------------
-    # Reports for a handover carry it along: one that ended meanwhile ignores them.
 
-    def _dialed(self, subject: object) -> None:
+    def _tell(self, subject: object) -> None:
+        """A report for a handover. It carries the handover along: one that ended meanwhile is not told."""
         assert isinstance(subject, tuple)
-        device, handover = subject
-        if self._waits_for_wake(self._dialed, subject) or device.handover is not handover:
+        device, handover, report = subject
+        if self._waits_for_wake(self._tell, subject) or device.handover is not handover:
             return
-        handover.dialed(self.mono)
-        self._pump(device)
-
-    def _dial_failed(self, subject: object) -> None:
-        assert isinstance(subject, tuple)
-        device, handover = subject
-        if self._waits_for_wake(self._dial_failed, subject) or device.handover is not handover:
-            return
-        handover.dial_failed(self.mono)
-        self._pump(device)
-
-    def _idle(self, subject: object) -> None:
-        assert isinstance(subject, tuple)
-        device, handover = subject
-        if self._waits_for_wake(self._idle, subject) or device.handover is not handover:
-            return
-        handover.in_flight(0, self.mono)
+        report(handover, self.mono)
         self._pump(device)
 
     def _handover_deadline(self, subject: object) -> None:
@@ -503,7 +489,7 @@ class VirtualFleet:
             self.hub.accepted += 1
             if not device.hub_watch:
                 device.hub_watch = True
-                self._after(connection.expires - self.hub_wall, self._hub_watch, device)
+                self._after(connection.expires + self.grace - self.hub_wall, self._hub_watch, device)
         self._leg(device, self._connack, (connection, code))
 
     def _verdict(self, device: Device, connection: Connection) -> int | None:
@@ -523,7 +509,7 @@ class VirtualFleet:
         if device.identity in self.bad:
             self.hub.errors["401003 credential"] += 1
             return 5
-        if connection.expires <= self.hub_wall:
+        if connection.expires + self.grace <= self.hub_wall:
             self.hub.errors["401003 expired"] += 1
             return 5
         return 0
@@ -535,7 +521,7 @@ class VirtualFleet:
         if connection is None:
             subject.hub_watch = False
             return
-        left = connection.expires - self.hub_wall
+        left = connection.expires + self.grace - self.hub_wall
         if left > 0:
             self._after(left, self._hub_watch, subject)
             return
