@@ -1,9 +1,9 @@
 """How much faster are tokens signed here than by azure-iot-device, and how near is that to what the CPU allows?
 
-The base is `RenewableSasToken.refresh()`, which makes one token. One run, interleaved rounds:
-each round times every path once, so that a noisy machine is noisy for all. Every device has a key of its own. Before and after, the tokens of every path are compared with azure-iot-device's, one by one.
-"C alone" and the floor (compressions with two streams interleaved) come from csrc/tests/bench.c, a process that gets
-three turns in each round, being short.
+The base is `RenewableSasToken.refresh()`, which makes one token. One run, interleaved rounds: each round times every
+path once, so that a noisy machine is noisy for all. Every device has a key of its own. Before and after, the tokens of
+every path are compared with azure-iot-device's, one by one. "C alone" and the floor (compressions with two streams
+interleaved) come from csrc/tests/bench.c, a process that gets three turns in each round, being short.
 
     python benchmarks/bench_signer.py [--devices N] [--rounds N] [--json]
 """
