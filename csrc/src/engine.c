@@ -59,7 +59,7 @@ static int base64_is_right(const gw_engine *engine) {
     return memcmp(out, text, SIG_CHARS - 1) == 0 && out[SIG_CHARS - 1] == '=' && escapes == 0xfc00000f03;
 }
 
-static int known_answers(const gw_engine *engine) {
+int gw_engine_is_right(const gw_engine *engine) {
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         gw_key key;
         uint8_t mac[SHA_DIGEST];
@@ -72,7 +72,7 @@ static int known_answers(const gw_engine *engine) {
 }
 
 static int choose(const gw_engine *engine) {
-    if (!known_answers(engine))
+    if (!gw_engine_is_right(engine))
         return GW_ERR_SELFTEST;
     atomic_store_explicit(&chosen, engine, memory_order_release);
     return GW_OK;

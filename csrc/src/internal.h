@@ -65,8 +65,9 @@ extern const gw_engine gw_engine_portable;
 extern const gw_engine gw_engine_shani;
 extern const gw_engine gw_engine_armv8;
 
-/* engine.c: the chosen engine, NULL before gw_init. */
+/* engine.c: the chosen engine, NULL before gw_init; and whether an engine gives its known answers. */
 const gw_engine *gw_engine_now(void);
+int gw_engine_is_right(const gw_engine *engine);
 
 /* sha256_portable.c */
 uint64_t gw_base64_portable(char out[48], const uint32_t digest[8]);

@@ -82,7 +82,56 @@ static void base64(const gw_engine *engine) {
     }
 }
 
+static const gw_engine *honest;
+
+static void wrong_compress(uint32_t state[8], const uint8_t *blocks, size_t n) {
+    honest->compress(state, blocks, n);
+    state[7] ^= n > 1; /* right for one block, wrong for more */
+}
+
+static void one_lane_twice(uint32_t a[8], const uint8_t *pa, uint32_t b[8], const uint8_t *pb, size_t n) {
+    honest->compress2(a, pa, b, pb, n);
+    memcpy(b, a, 32);
+}
+
+static void lanes_exchanged(uint32_t a[8], const uint8_t *pa, uint32_t b[8], const uint8_t *pb, size_t n) {
+    honest->compress2(a, pb, b, pa, n);
+}
+
+static uint64_t no_escapes(char out[48], const uint32_t digest[8]) {
+    (void)honest->base64(out, digest);
+    return 0;
+}
+
+static uint64_t wrong_letter(char out[48], const uint32_t digest[8]) {
+    uint64_t escapes = honest->base64(out, digest);
+    for (int i = 0; i < 43; i++)
+        if (out[i] == 'z')
+            out[i] = '0';
+    return escapes;
+}
+
+/* The known answers see each way to be wrong: an engine that passes them by luck would sign. */
+static void a_wrong_engine_is_seen(const gw_engine *engine) {
+    gw_engine wrong = *engine;
+    honest = engine;
+    CHECK(gw_engine_is_right(engine));
+    wrong.compress = wrong_compress;
+    CHECK(!gw_engine_is_right(&wrong));
+    wrong = *engine;
+    wrong.compress2 = one_lane_twice;
+    CHECK(!gw_engine_is_right(&wrong));
+    wrong.compress2 = lanes_exchanged;
+    CHECK(!gw_engine_is_right(&wrong));
+    wrong = *engine;
+    wrong.base64 = no_escapes;
+    CHECK(!gw_engine_is_right(&wrong));
+    wrong.base64 = wrong_letter;
+    CHECK(!gw_engine_is_right(&wrong));
+}
+
 static void all(const gw_engine *engine) {
+    a_wrong_engine_is_seen(engine);
     lengths(engine);
     pairs(engine);
     splits(engine);
