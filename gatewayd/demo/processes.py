@@ -71,6 +71,9 @@ class Child:
         code = self._process.returncode
         if code is not None and not (self.may_end and code == 0):
             raise ChildFailed(self.name, _ending(code), self.last_words)
+        for reader in self._readers:
+            if reader.done() and not reader.cancelled() and (error := reader.exception()):
+                raise ChildFailed(self.name, f"said what is not understood: {error!r}", self.last_words)
 
     async def finished(self, within: float) -> None:
         """Wait for it to end by itself; ChildFailed when it does not, or ends with an error."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.demo.processes import ChildFailed, Children
+from gatewayd.demo.processes import Child, ChildFailed, Children
 from tests.demo.conftest import eventually
 
 
@@ -98,3 +98,23 @@ async def test_a_line_beyond_the_bound_does_not_stop_the_reading(tmp_path: Path)
         await child.finished(within=20)
     assert said[-1].endswith("after")
     assert all(len(line) <= 1 << 20 for line in said)
+
+
+async def test_what_is_not_understood_is_a_failure_and_not_a_silence(tmp_path: Path) -> None:
+    text = "import time\nprint('no number', flush=True)\ntime.sleep(60)\n"
+    said: list[int] = []
+    async with Children() as children:
+        child = await children.start(
+            "talker", program(tmp_path, text), stdout=lambda line: said.append(int(line))
+        )
+        await eventually(lambda: fails(child))
+        with pytest.raises(ChildFailed, match="said what is not understood: ValueError"):
+            child.check()
+
+
+def fails(child: Child) -> bool:
+    try:
+        child.check()
+    except ChildFailed:
+        return True
+    return False
