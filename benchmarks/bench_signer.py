@@ -79,6 +79,8 @@ class Paths:
         self.signer = Signer(self.table)
         self.handles = array("I", self.indices)
         self.batch = TokenBatch()
+        # The base holds its last tokens while it makes new ones; a path that makes objects does the same.
+        self.kept: dict[str, list[str] | list[bytes]] = {}
 
     def refresh(self) -> None:
         for token in self.azure:
@@ -88,13 +90,18 @@ class Paths:
         return self.signer.sign_many(self.handles, EXPIRY, self.batch)
 
     def strings(self) -> list[str]:
-        return self.signer.sign_many(self.handles, EXPIRY, self.batch).tolist()
+        made = self.kept["strings"] = self.signer.sign_many(self.handles, EXPIRY, self.batch).tolist()
+        return made
 
     def singly(self) -> list[bytes]:
-        return [self.signer.sign_one(index, EXPIRY) for index in self.indices]
+        made = self.kept["singly"] = [self.signer.sign_one(index, EXPIRY) for index in self.indices]
+        return made
 
     def singly_as_str(self) -> list[str]:
-        return [self.signer.sign_one(index, EXPIRY).decode() for index in self.indices]
+        made = self.kept["singly_as_str"] = [
+            self.signer.sign_one(index, EXPIRY).decode() for index in self.indices
+        ]
+        return made
 
     def check(self) -> None:
         """Every path gives what azure-iot-device gives, token for token."""
