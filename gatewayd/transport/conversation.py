@@ -233,7 +233,6 @@ class Conversation(Generic[EventT, ClosedT]):
             if event is None:
                 return None
             if isinstance(event, self._closed_type):
-                self._suspended = False
                 while self._waiting:
                     self._on_event(self._waiting.popleft())
                 return event

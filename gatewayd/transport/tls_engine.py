@@ -97,7 +97,7 @@ class TlsEngine:
         return self.take()
 
     def take(self) -> bytes:
-        """What TLS itself has to say: handshake, alerts, key updates."""
+        """What TLS itself has to say now: handshake, alerts. A key update is answered inside the next `encrypt`."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     def _decrypt_step(self, plain: memoryview, filled: int) -> int:
@@ -112,15 +112,12 @@ class TlsEngine:
                 got = cast(int, self.tls.read(len(room), room))
                 if not got:
                     self.peer_ended = True
-                    incoming.read()
                     break
                 filled += got
         except ssl.SSLWantReadError:
             return filled
-        except ssl.SSLZeroReturnError:
+        except ssl.SSLZeroReturnError:  # the same, once our own close_notify is said
             self.peer_ended = True
-            incoming.read()
         except ssl.SSLError as error:
             self.damage = error
-            incoming.read()
         return filled

@@ -298,7 +298,7 @@ class TlsStream(asyncio.BufferedProtocol):
             self._reset()
             return
         self._transport.set_write_buffer_limits(high=self._limits.write_high)
-        _set_user_timeout(transport)
+        _set_options(transport)
         self._shake_hands(_NOTHING)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -382,10 +382,10 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _handshake_failed(self, problem: str, cause: Exception | None = None) -> None:
         on_failed, self._on_failed, self._on_ready = self._on_failed, None, None
-        if on_failed is not None:
-            error = HandshakeFailed(problem)
-            error.__cause__ = cause
-            on_failed(self, error)
+        assert on_failed is not None
+        error = HandshakeFailed(problem)
+        error.__cause__ = cause
+        on_failed(self, error)
 
     # Receiving
 
@@ -455,7 +455,7 @@ class TlsStream(asyncio.BufferedProtocol):
             if engine.damage is not None:
                 self._damaged(engine.damage)
         else:
-            transport.write(engine.take())  # the answer to a key update
+            transport.write(engine.take())  # such as the refusal of a renegotiation
 
     # Ending
 
@@ -469,13 +469,8 @@ class TlsStream(asyncio.BufferedProtocol):
         if self._fin_seen:
             self._transport.close()
             return
-        try:
+        with contextlib.suppress(OSError):  # the peer's reset is here already; the next read finds it
             self._transport.write_eof()
-        except OSError as error:
-            # The peer's reset is here already; the transport has not looked yet.
-            self._give_up(_as_ours(error))
-            self._reset()
-            return
         if state is _State.CLOSING:
             self._held = b""
             self.resume_reading()
@@ -536,9 +531,11 @@ class TlsStream(asyncio.BufferedProtocol):
             raise
 
 
-def _set_user_timeout(transport: asyncio.BaseTransport) -> None:
+def _set_options(transport: asyncio.BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    # asyncio sets this only on sockets that were made with an explicit protocol number, which accepted ones are not.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_SECONDS * 1000))
 
 

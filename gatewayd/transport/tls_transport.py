@@ -134,7 +134,6 @@ async def _connect(
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(connect_timeout):
             await loop.sock_connect(sock, address.sockaddr)
     except TimeoutError as error:

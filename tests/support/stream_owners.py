@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from gatewayd.transport.addresses import SocketAddress
 from gatewayd.transport.stream_server import StreamServer
 from gatewayd.transport.tls_stream import StreamOwner, TlsStream
 from gatewayd.transport.tls_transport import open_stream, serve_streams
-from tests.support.tls_material import HUB
+from tests.support.tls_material import HUB, Tls
 
 # Far more than any of these tests needs, far less than a person waits.
 PATIENCE = 5.0
+
+T = TypeVar("T")
 
 
 class Recorder:
@@ -173,3 +175,41 @@ async def shut(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         async with asyncio.timeout(PATIENCE):
             await writer.wait_closed()
+
+
+async def with_stdlib_peer(
+    tls: Tls,
+    version: ssl.TLSVersion,
+    owner: Recorder,
+    peer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[T]],
+    *,
+    we_serve: bool,
+) -> T:
+    """Run `peer` as the other end of `owner`, in asyncio's own TLS; its result when both sides are closed."""
+    results: list[T] = []
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        results.append(await peer(reader, writer))
+        writer.close()
+
+    async with asyncio.timeout(3 * PATIENCE):
+        if we_serve:
+            async with serving(tls.our_server(), lambda _: owner) as server:
+                await run(
+                    *await asyncio.open_connection(
+                        "127.0.0.1", server.port, ssl=tls.their_client(version), server_hostname=HUB
+                    )
+                )
+                await end(owner)
+        else:
+            async with stdlib_server(tls.their_server(version), run) as port:
+                await dialled(port, tls.our_client(), owner)
+                await owner.until(lambda it: bool(results))
+                await end(owner)
+    return results[0]
+
+
+async def end(owner: Recorder) -> None:
+    await owner.until(lambda it: "eof" in it.calls or it.is_closed)
+    owner.s.close()
+    await owner.until_told("closed")

@@ -167,6 +167,42 @@ async def test_lines_become_events_and_verbs_inside_them_become_bytes(tls: Tls, 
         await talk.until_gone()
 
 
+async def test_flushing_inside_an_event_does_not_nest_the_next_one_in_it(
+    tls: Tls, wheel: DeadlineWheel
+) -> None:
+    order: list[str] = []
+
+    def flush(talk: Talk, text: str) -> None:
+        order.append(f"<{text}")
+        talk.automaton.say(text)
+        talk.it.flush()
+        order.append(f"{text}>")
+
+    talk = Talk(wheel, reaction=flush)
+    async with serving(tls.our_server(), lambda _: talk.it) as server:
+        client = await client_of(server.port, tls)
+        await client.send(b"a\nb\n")
+        assert await client.read(4) == b"a\nb\n"
+        assert order == ["<a", "a>", "<b", "b>"]
+        client.close()
+        await talk.until_gone()
+
+
+async def test_what_comes_after_the_end_is_ignored(tls: Tls, wheel: DeadlineWheel) -> None:
+    talk = Talk(wheel)
+    async with serving(tls.our_server(), lambda _: talk.it) as server:
+        client = await client_of(server.port, tls)
+        await client.send(b"quit\n")
+        await talk.until_closed()
+        heard = talk.automaton.heard
+        # Somebody between the stream and us, such as an emulated slow flow, may be late.
+        talk.it.stream_data(b"late\n")
+        talk.it.stream_eof()
+        assert (talk.heard, talk.ends, talk.automaton.heard) == ([], ["quit"], heard)
+        client.close()
+        await talk.until_gone()
+
+
 async def test_verbs_outside_of_an_event_are_sent_by_flush(tls: Tls, wheel: DeadlineWheel) -> None:
     talk = Talk(wheel)
     async with serving(tls.our_server(), lambda _: talk.it) as server:
@@ -306,6 +342,7 @@ async def test_suspended_before_the_stream_is_there_it_reads_nothing(tls: Tls, w
         for _ in range(50):
             await asyncio.sleep(0)
         assert talk.heard == []
+        assert talk.automaton.heard == 0.0, "the automaton was not even fed"
         talk.it.resume()
         await talk.until(lambda it: it.heard == ["a"])
         client.close()

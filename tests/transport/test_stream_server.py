@@ -212,9 +212,9 @@ async def test_closing_in_the_middle_of_a_burst_leaks_no_socket(tls: Tls) -> Non
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a path object would open another descriptor
     async with serving(tls.our_server(), lambda _: Recorder()) as server:
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
-        # Some turns into accepting: some are begun, some are only accepted, some wait in the kernel.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            while len(server._arrived) < 2:  # noqa: ASYNC110 - a turn in which they are accepted and not begun
+                await asyncio.sleep(0)
         server.close()
         await server.wait_closed()
         for client in clients:

@@ -36,6 +36,12 @@ def test_both_ends_agree_on_the_newest_version(tls: Tls) -> None:
     assert client.version() == "TLSv1.3"
 
 
+def test_both_contexts_set_their_floor_themselves_and_refuse_renegotiation(tls: Tls) -> None:
+    for context in (tls.our_client(), tls.our_server()):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
 def test_a_client_of_exactly_tls_1_2_is_served_with_forward_secrecy(tls: Tls) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -191,6 +191,16 @@ def test_a_damaged_record_is_kept_as_damage_and_everything_after_it_is_dropped(t
     assert pair.ours.take(), "the alert for the peer"
 
 
+def test_one_ticket_record_follows_a_tls_1_3_handshake(tls: Tls) -> None:
+    ours, peer = TlsEngine(tls.our_server(), None), Peer(tls.their_client(), HUB)
+    peer.shake_hands(b"")
+    assert not ours.shake_hands(memoryview(peer.outgoing.read()))
+    assert peer.shake_hands(ours.take())
+    assert ours.shake_hands(memoryview(peer.outgoing.read()))
+    tickets = ours.take()
+    assert len(tickets) == 5 + int.from_bytes(tickets[3:5], "big"), "one record, not OpenSSL's two"
+
+
 def test_encrypting_after_our_own_end_is_kept_as_damage(tls: Tls) -> None:
     pair = Pair(tls, ssl.TLSVersion.TLSv1_3)
     pair.ours.end()

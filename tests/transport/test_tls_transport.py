@@ -301,6 +301,27 @@ async def test_a_dial_cancelled_when_it_had_just_succeeded_closes_what_it_opened
         assert owner.calls == ["ready", "closed"]
 
 
+async def test_a_dial_cancelled_in_the_turn_that_would_complete_it_tells_its_owner_nothing(tls: Tls) -> None:
+    dial: asyncio.Task[TlsStream]
+
+    async def finish_and_cancel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = HandTls(reader, writer, tls.their_server(ssl.TLSVersion.TLSv1_2), None)
+        await server.shake_hands(keep_last_flight=True)
+        # In the loop's next turn the cancellation comes first, then our last flight is read.
+        writer.write(server.outgoing.read())
+        asyncio.get_running_loop().call_soon(dial.cancel)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+    owner = Recorder()
+    async with stdlib_server(None, finish_and_cancel) as port:
+        dial = asyncio.create_task(dialled(port, tls.our_client(), owner))
+        with pytest.raises(asyncio.CancelledError):
+            await dial
+        await settle()
+    assert owner.calls == []
+
+
 async def test_two_hundred_connections_leave_no_descriptor_and_no_task(
     tls: Tls, version: ssl.TLSVersion
 ) -> None:

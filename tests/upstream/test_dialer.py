@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gatewayd.errors import DialFailed
+from gatewayd.errors import Bounded, DialFailed
 from gatewayd.transport.addresses import AddressInfo
+from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream import dialer as dialer_module
 from gatewayd.upstream.dialer import DialDeadlines, Dialer, Endpoint
@@ -270,6 +271,22 @@ async def test_many_dials_at_the_same_time_share_one_lookup(rig: Rig) -> None:
             stream.close()
             await owner.until_told("closed")
     assert rig.names.asked == 1
+
+
+async def test_the_streams_have_the_dialers_limits(rig: Rig) -> None:
+    async with stdlib_server(rig.tls.their_server(), greet) as port:
+        dialer = Dialer(
+            asyncio.get_running_loop(),
+            Endpoint("127.0.0.1", port, HUB),
+            rig.tls.our_client(),
+            rig.worker,
+            limits=StreamLimits(write_cap=10),
+        )
+        owner = Recorder()
+        stream = await dialer.dial(owner)
+        assert not stream.write(b"eleven bytes")
+        await owner.until_told("closed")
+        assert isinstance(owner.error, Bounded)
 
 
 class DeadEnd:
