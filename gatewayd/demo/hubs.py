@@ -17,7 +17,7 @@ import aiohttp
 from gatewayd.demo.hub_story import HubEvent, HubStory
 from gatewayd.demo.identity import device_name, message_id
 from gatewayd.demo.processes import Child, ChildFailed, Children
-from gatewayd.demo.readings import NotThere, fetch
+from gatewayd.demo.readings import fetch
 from gatewayd.demo.settings import HUB_CONNECTS_PER_SECOND, HUB_HOSTNAME
 from gatewayd.demo.stage import LOOPBACK, Stage
 
@@ -33,6 +33,9 @@ class Hub:
         self.authority = authority
         self.port = 0
         self.story = HubStory()
+        self.errors: Mapping[str, int] = {}
+        self.causes: Mapping[str, int] = {}
+        self.unplanned = 0
         self.open_connections = 0
         self.connects_peak = 0
         self.messages_distinct = 0
@@ -73,16 +76,20 @@ class Hub:
             self.story.missed += 1
 
     async def read(self) -> None:
-        """Ask for its account; what cannot be had in time stays as it was."""
-        try:
-            said: Mapping[str, Any] = json.loads(await fetch(self._http, f"{self._control}/summary"))
-        except NotThere:
-            return
+        """Ask for its account; NotThere when it cannot be had in time."""
+        said: Mapping[str, Any] = json.loads(await fetch(self._http, f"{self._control}/summary"))
+        self.errors = said["hub_errors"]
+        self.causes = said["hub_error_causes"]
+        self.unplanned = said["unplanned_disconnects"]
         self.open_connections = said["open_connections"]
         self.connects_peak = said["connects_peak_per_s"]
         self.messages_distinct = said["messages_distinct"]
         self.messages_duplicate = said["messages_duplicate"]
         self.messages_unaccounted = said["messages_unaccounted"]
+
+    def remarks(self) -> list[str]:
+        """Its errors by their cause, as far as it has accounted for them."""
+        return [f"{self.name} counted {count} of {cause}" for cause, count in self.causes.items()]
 
     async def count_missing(self, receipted: Mapping[str, set[int]]) -> int:
         """How many messages that devices have receipts for are not here."""

@@ -23,10 +23,7 @@ RENEWED = "renewed"
 class DaemonReading:
     """One scrape."""
 
-    renewals: int
     renewals_failed: int
-    devices_connected: int
-    tokens_expired: int
     engine: str
 
 
@@ -72,24 +69,14 @@ async def fetch(session: aiohttp.ClientSession, url: str, *, within: float = SCR
 
 def parse_metrics(text: str) -> DaemonReading:
     """What a scrape says; what is missing counts as 0."""
-    values: dict[str, float] = {}
-    engine = ""
+    failed, engine = 0.0, ""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "gatewayd_build_info":
                 engine = sample.labels.get("engine", "")
-            elif sample.name == "gatewayd_token_renewals_total":
-                key = f"{sample.name}/{sample.labels.get('result', '')}"
-                values[key] = values.get(key, 0.0) + sample.value
-            elif not sample.labels:
-                values[sample.name] = sample.value
-    return DaemonReading(
-        renewals=int(values.get("gatewayd_token_renewals_total/ok", 0)),
-        renewals_failed=int(values.get("gatewayd_token_renewals_total/failed", 0)),
-        devices_connected=int(values.get("gatewayd_devices_connected", 0)),
-        tokens_expired=int(values.get("gatewayd_tokens_expired", 0)),
-        engine=engine,
-    )
+            elif sample.name == "gatewayd_token_renewals_total" and sample.labels.get("result") == "failed":
+                failed += sample.value
+    return DaemonReading(int(failed), engine)
 
 
 def rss_kib(pid: int) -> int:

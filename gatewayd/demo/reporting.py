@@ -17,6 +17,7 @@ from rich.console import Console
 from gatewayd.daemon.exit_codes import ExitCode
 from gatewayd.demo.comparison import HOW
 from gatewayd.demo.processes import ChildFailed
+from gatewayd.demo.readings import NotThere
 from gatewayd.demo.settings import Settings
 from gatewayd.demo.show import Outcome, Sabotage, perform
 from gatewayd.demo.summary import all_passed, failures_text
@@ -31,7 +32,7 @@ def run_and_report(settings: Settings, *, as_json: bool, plot: Path | None, sabo
     console = Console(stderr=as_json)
     try:
         outcome = asyncio.run(_perform(settings, console, Sabotage(sabotage) if sabotage else None))
-    except ChildFailed as failure:
+    except (ChildFailed, NotThere) as failure:
         _complain(f"the demo failed: {failure}")
         return ExitCode.FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -67,8 +68,8 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> int:
         console.print(verdict_lines(outcome.criteria))
     if not passed:
         _complain(failures_text(outcome.criteria))
-        for warning in outcome.warnings:
-            _complain(f"the daemon said: {warning}")
+        for remark in outcome.remarks:
+            _complain(remark)
     return ExitCode.OK if passed else ExitCode.FAILED
 
 

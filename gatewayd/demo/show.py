@@ -7,7 +7,6 @@ Both fleets of a comparison run at the same time, each with a hub of its own, so
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +20,7 @@ from gatewayd.demo.fleets import LEAVE_SECONDS, Fleet
 from gatewayd.demo.gateway import Gateway
 from gatewayd.demo.hub_story import per_second, sliding_peak, spread_ms, within
 from gatewayd.demo.hubs import Hub
+from gatewayd.demo.identity import device_name
 from gatewayd.demo.processes import ChildFailed, Children
 from gatewayd.demo.readings import DaemonReading, NotThere
 from gatewayd.demo.settings import HUB_HOSTNAME, RENEWALS_WANTED, Places, Policy, Settings
@@ -55,7 +55,7 @@ class Outcome:
     criteria: list[Criterion]
     connects: int
     connects_per_second: list[int]
-    warnings: list[str]
+    remarks: list[str]  # what may explain a bad run
     other: OtherFleet | None = None
     other_connects_per_second: list[int] | None = None
 
@@ -96,9 +96,10 @@ class _Show:
         self._http = http
         self._clock = SystemClock()
         self._rss_before = 0
-        self._rss_with_all = 0
+        self._rss_with_most = 0
+        self._most_connected = 0
         self._next_account = 0.0
-        self._reading = DaemonReading(0, 0, 0, 0, "")
+        self._reading = DaemonReading(0, "")
 
     async def perform(self) -> Outcome:
         settings = self._settings
@@ -190,15 +191,15 @@ class _Show:
     async def _look(self, elapsed: float, gateway: Gateway, sides: list[_Side]) -> None:
         try:
             self._reading = await gateway.read()
+            if elapsed >= self._next_account:
+                self._next_account = elapsed + max(LOOK_SECONDS / 2, self._settings.duration / LOOKS)
+                for side in sides:
+                    await side.hub.read()
         except NotThere:
             self._children.check()  # late is allowed, dead is not
         rss = gateway.rss_kib()
-        if sides[0].fleet.progress.connected == self._settings.devices:
-            self._rss_with_all = rss
-        if elapsed >= self._next_account:
-            self._next_account = elapsed + max(LOOK_SECONDS / 2, self._settings.duration / LOOKS)
-            for side in sides:
-                await side.hub.read()
+        if (connected := sides[0].fleet.progress.connected) >= self._most_connected:
+            self._most_connected, self._rss_with_most = connected, rss
         glances = [self._glance(side, rss if side is sides[0] else None) for side in sides]
         self._screen.show(max(0.0, elapsed), self._settings.duration, glances)
 
@@ -218,6 +219,7 @@ class _Show:
             connects_peak=hub.connects_peak,
             renewals=len(story.renewals),
             hub_errors=story.error_counts(),
+            renewals_failed=None if rss is None else self._reading.renewals_failed,
             rss_kib=rss,
         )
 
@@ -252,14 +254,21 @@ class _Show:
             renewal_gap_ms=spread_ms(log.gaps or story.gaps),
             renewal_drain_ms=spread_ms(log.drains),
             messages_scheduled=result.scheduled,
-            hub_errors=story.error_counts(),
+            hub_errors=ours.errors,
             connects_peak_per_s=ours.connects_peak,
-            rss_kib_per_device=round((self._rss_with_all - self._rss_before) / settings.devices, 1),
+            rss_kib_per_device=round(
+                (self._rss_with_most - self._rss_before) / max(1, self._most_connected), 1
+            ),
             engine=self._reading.engine,
         )
-        counts = Counter({f: n for f, n in story.renewals_of.items() if n >= RENEWALS_WANTED})
-        fewest = min(story.renewals_of.values()) if len(story.renewals_of) == settings.devices else 0
-        proof = Proof(fewest, len(counts), story.unplanned, story.missed, ours.messages_unaccounted)
+        times = [story.renewals_of[device_name(number)] for number in range(settings.devices)]
+        proof = Proof(
+            fewest_renewals=min(times),
+            renewed_devices=sum(count >= RENEWALS_WANTED for count in times),
+            unplanned_closes=ours.unplanned,
+            unread_events=story.missed,
+            unaccounted_messages=ours.messages_unaccounted,
+        )
         criteria = verdict(summary, proof)
         if trouble:
             criteria.append(Criterion("the daemon ends when asked", trouble, passed=False))
@@ -273,7 +282,7 @@ class _Show:
             criteria,
             len(story.connects),
             per_second(story.connects, start, seconds),
-            list(log.warnings),
+            [*ours.remarks(), *(f"the daemon said: {line}" for line in log.warnings)],
             other,
             other_seconds,
         )
@@ -290,7 +299,7 @@ class _Show:
             messages_at_hub=hub.messages_distinct,
             lost=await hub.count_missing(result.receipted),
             duplicates=hub.messages_duplicate,
-            hub_errors=hub.story.error_counts(),
+            hub_errors=hub.errors,
             connects=len(hub.story.connects),
             connects_peak_per_s=hub.connects_peak,
         )

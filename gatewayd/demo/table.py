@@ -38,6 +38,7 @@ class Glance:
     connects_peak: int = 0
     renewals: int = 0
     hub_errors: Mapping[str, int] = field(default_factory=dict)
+    renewals_failed: int | None = None
     rss_kib: int | None = None
 
 
@@ -139,6 +140,10 @@ def progress_table(elapsed: float, duration: float, glances: list[Glance]) -> Ta
     for code in (*NEVER_WANTED, *sorted(seen - set(NEVER_WANTED))):
         row(f"hub error {code}", *(_count(glance.hub_errors.get(code, 0)) for glance in glances))
     if any(glance.rss_kib is not None for glance in glances):
+        row(
+            "renewals to be tried again",
+            *("" if g.renewals_failed is None else _count(g.renewals_failed) for g in glances),
+        )
         row("daemon memory", *("" if g.rss_kib is None else f"{g.rss_kib / 1024:.1f} MiB" for g in glances))
     return table
 
@@ -202,5 +207,7 @@ def errors_text(errors: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} x {code}" for code, count in errors.items()) or "none"
 
 
-def _count(count: int) -> Text:
+def _count(count: int | None) -> Text:
+    if count is None:
+        return Text()
     return Text(f"{count:,}", style="bold red" if count else "green")

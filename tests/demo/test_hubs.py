@@ -13,6 +13,7 @@ from gatewayd.clock import SystemClock
 from gatewayd.demo.fleets import Fleet
 from gatewayd.demo.hubs import Hub
 from gatewayd.demo.processes import ChildFailed, Children
+from gatewayd.demo.readings import NotThere
 from gatewayd.demo.settings import Policy
 from gatewayd.demo.stage import Stage, stage
 from tests.demo.conftest import eventually
@@ -65,9 +66,10 @@ async def test_it_cuts_an_expired_token_at_once_and_the_log_says_so(
     with stage(10, SystemClock().wall()) as ready:
         hub = await Hub.start("the hub", ready, children, http)
         await play(hub, ready, children, policy=Policy.CUT, token_lifetime=2.0, duration=3.0)
-        counts = hub.story.error_counts()
-        assert counts["401003"] == counts["404104"] >= 5
-        assert hub.story.unplanned == counts["404104"]
+        await hub.read()
+        assert hub.errors == hub.story.error_counts()
+        assert hub.errors["401003"] == hub.errors["404104"] == hub.unplanned >= 5
+        assert f"the hub counted {hub.unplanned} of 401003/expired" in hub.remarks()
 
 
 async def test_it_can_be_made_to_drop_a_device(children: Children, http: aiohttp.ClientSession) -> None:
@@ -82,6 +84,16 @@ async def test_it_can_be_made_to_drop_a_device(children: Children, http: aiohttp
         fleet.let_end()
         await fleet.finished()
         assert hub.story.error_counts() == {"404104": 1}
+
+
+async def test_an_account_that_cannot_be_had_is_an_error_and_not_an_old_one(
+    children: Children, http: aiohttp.ClientSession
+) -> None:
+    with stage(2, SystemClock().wall()) as ready:
+        async with Children() as gone:
+            hub = await Hub.start("the hub", ready, gone, http)
+        with pytest.raises(NotThere):
+            await hub.read()
 
 
 async def test_a_hub_that_cannot_start_says_why(children: Children, http: aiohttp.ClientSession) -> None:

@@ -23,7 +23,9 @@ from gatewayd.demo.table import Screen
 from tests.demo.test_comparison import THEIRS
 from tests.demo.test_summary import GOOD, PROOF
 
-OUTCOME = Outcome(GOOD, verdict(GOOD, PROOF), 1900, [50] * 10 + [20] * 65, ["a warning"])
+OUTCOME = Outcome(
+    GOOD, verdict(GOOD, PROOF), 1900, [50] * 10 + [20] * 65, ["the hub counted 3 of 401003/expired"]
+)
 COMPARED = dataclasses.replace(OUTCOME, other=THEIRS, other_connects_per_second=[100] * 5 + [0] * 70)
 BAD_SUMMARY = dataclasses.replace(GOOD, hub_errors={"401003": 3})
 BAD = dataclasses.replace(OUTCOME, summary=BAD_SUMMARY, criteria=verdict(BAD_SUMMARY, PROOF))
@@ -55,14 +57,14 @@ def test_a_good_run_ends_with_0_and_says_what_was_measured(
     assert said.err == ""
 
 
-def test_a_bad_run_ends_with_1_and_names_the_criterion_and_the_daemon_s_warnings(
+def test_a_bad_run_ends_with_1_and_names_the_criterion_and_what_may_explain_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ends_with(monkeypatch, BAD)
     assert run() == ExitCode.FAILED
     said = capsys.readouterr()
     assert "FAILED: wanted no 401003 (token expired or refused); found 3" in said.err
-    assert "the daemon said: a warning" in said.err
+    assert "the hub counted 3 of 401003/expired" in said.err
 
 
 def test_json_stands_alone_on_standard_output(

@@ -22,7 +22,7 @@ from gatewayd.demo.table import (
 from tests.demo.test_comparison import THEIRS
 from tests.demo.test_summary import GOOD, PROOF
 
-OURS = Glance("through gatewayd", 500, 480, 470, 1000, 990, 985, 986, 20, 50, 321, {}, 51_200)
+OURS = Glance("through gatewayd", 500, 480, 470, 1000, 990, 985, 986, 20, 50, 321, {}, 0, 51_200)
 OTHER = Glance(
     "as the SDKs do", 500, 500, 499, 1000, 990, 985, 986, 90, 104, 0, {"401003": 1000, "429001": 3}
 )
