@@ -31,9 +31,18 @@ class OtherFleet:
     hub_errors: Mapping[str, int]
     connects: int
     connects_peak_per_s: int
+    returns_peak_per_s: int
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class OurConnects:
+    """What the hub saw of our fleet and the summary does not say. Returns are connects after a device's first."""
+
+    connects: int
+    returns_peak_per_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,8 @@ class Row:
     theirs: str
 
 
-def side_by_side(ours: Summary, connects: int, theirs: OtherFleet) -> list[Row]:
-    """The rows of the comparison; `connects` is how often our fleet connected to the hub."""
+def side_by_side(ours: Summary, seen: OurConnects, theirs: OtherFleet) -> list[Row]:
+    """The rows of the comparison."""
 
     def errors(code: str) -> tuple[str, str]:
         return f"{ours.hub_errors.get(code, 0):,}", f"{theirs.hub_errors.get(code, 0):,}"
@@ -63,7 +72,12 @@ def side_by_side(ours: Summary, connects: int, theirs: OtherFleet) -> list[Row]:
             f"{ours.connects_peak_per_s:,}",
             f"{theirs.connects_peak_per_s:,}",
         ),
-        Row("hub connects in all", f"{connects:,}", f"{theirs.connects:,}"),
+        Row(
+            "the same without first connects",
+            f"{seen.returns_peak_per_s:,}",
+            f"{theirs.returns_peak_per_s:,}",
+        ),
+        Row("hub connects in all", f"{seen.connects:,}", f"{theirs.connects:,}"),
         Row(
             "messages receipted",
             f"{ours.messages_receipted:,} of {ours.messages_scheduled:,}",

@@ -57,12 +57,14 @@ class HubStory:
         self.next_sequence = 0
         self.missed = 0  # events that the log had forgotten before we read them
         self.connects: list[float] = []
+        self.returns: list[float] = []  # CONNECTs of identities that had been accepted before
         self.renewals: list[float] = []
         self.renewals_of: Counter[str] = Counter()
         self.gaps: list[float] = []
         self.errors: dict[int, list[float]] = {}
         self.unplanned = 0
         self._left_at: dict[str, float] = {}
+        self._known: set[str] = set()
 
     def add(self, events: Iterable[HubEvent]) -> None:
         """Go on with the log; events already seen are passed over."""
@@ -81,12 +83,15 @@ class HubStory:
             self.errors.setdefault(event.code, []).append(event.at)
         if event.operation == "deviceConnect":
             self.connects.append(event.at)
+            if event.identity in self._known:
+                self.returns.append(event.at)
             if not event.code:
                 self._accepted(event)
         elif event.operation == "deviceDisconnect":
             self._ended(event)
 
     def _accepted(self, event: HubEvent) -> None:
+        self._known.add(event.identity)
         left_at = self._left_at.pop(event.identity, None)
         if left_at is not None and event.at - left_at <= HANDOVER_SECONDS:
             self.renewals.append(event.at)

@@ -64,7 +64,7 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> int:
     else:
         console.print(summary_table(outcome.summary))
         if outcome.other is not None:
-            console.print(comparison_table(outcome.summary, outcome.connects, outcome.other))
+            console.print(comparison_table(outcome.summary, outcome.seen, outcome.other))
         console.print(verdict_lines(outcome.criteria))
     if not passed:
         _complain(failures_text(outcome.criteria))

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from gatewayd.clock import SystemClock
-from gatewayd.demo.comparison import OtherFleet
+from gatewayd.demo.comparison import OtherFleet, OurConnects
 from gatewayd.demo.fleet import FleetPlan
 from gatewayd.demo.fleets import LEAVE_SECONDS, Fleet
 from gatewayd.demo.gateway import Gateway
@@ -53,7 +53,7 @@ class Outcome:
 
     summary: Summary
     criteria: list[Criterion]
-    connects: int
+    seen: OurConnects
     connects_per_second: list[int]
     remarks: list[str]  # what may explain a bad run
     other: OtherFleet | None = None
@@ -280,7 +280,7 @@ class _Show:
         return Outcome(
             summary,
             criteria,
-            len(story.connects),
+            OurConnects(len(story.connects), sliding_peak(story.returns)),
             per_second(story.connects, start, seconds),
             [*ours.remarks(), *(f"the daemon said: {line}" for line in log.warnings)],
             other,
@@ -302,4 +302,5 @@ class _Show:
             hub_errors=hub.errors,
             connects=len(hub.story.connects),
             connects_peak_per_s=hub.connects_peak,
+            returns_peak_per_s=sliding_peak(hub.story.returns),
         )

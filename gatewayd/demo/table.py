@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gatewayd.demo.comparison import HOW, OtherFleet, side_by_side
+from gatewayd.demo.comparison import HOW, OtherFleet, OurConnects, side_by_side
 from gatewayd.demo.summary import Criterion, Summary
 
 PLAIN_EVERY_SECONDS = 5.0
@@ -171,7 +171,7 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
-def comparison_table(summary: Summary, connects: int, other: OtherFleet) -> Table:
+def comparison_table(summary: Summary, seen: OurConnects, other: OtherFleet) -> Table:
     """Both fleets side by side."""
     table = Table(
         title="The same fleet, both ways",
@@ -182,7 +182,7 @@ def comparison_table(summary: Summary, connects: int, other: OtherFleet) -> Tabl
     table.add_column("")
     table.add_column("through gatewayd", justify="right")
     table.add_column("as the SDKs do", justify="right")
-    for row in side_by_side(summary, connects, other):
+    for row in side_by_side(summary, seen, other):
         table.add_row(row.name, row.ours, row.theirs)
     return table
 

@@ -53,6 +53,7 @@ def test_a_first_connect_is_no_renewal() -> None:
     log.connect(1.0, "a")
     log.connect(1.0, "b")
     assert log.story().renewals == []
+    assert log.story().returns == []
 
 
 def test_a_connect_after_a_cut_is_no_renewal() -> None:
@@ -82,6 +83,7 @@ def test_a_refused_connect_counts_as_a_connection_and_as_an_error_only() -> None
     log.connect(5.2)
     story = log.story()
     assert story.connects == [1.0, 5.1, 5.2]
+    assert story.returns == [5.1, 5.2]
     assert story.renewals == [5.2]
     assert story.error_counts() == {"401003": 1}
 

@@ -20,11 +20,11 @@ from gatewayd.demo.settings import Policy, Settings
 from gatewayd.demo.show import Outcome, Sabotage
 from gatewayd.demo.summary import verdict
 from gatewayd.demo.table import Screen
-from tests.demo.test_comparison import THEIRS
+from tests.demo.test_comparison import SEEN, THEIRS
 from tests.demo.test_summary import GOOD, PROOF
 
 OUTCOME = Outcome(
-    GOOD, verdict(GOOD, PROOF), 1900, [50] * 10 + [20] * 65, ["the hub counted 3 of 401003/expired"]
+    GOOD, verdict(GOOD, PROOF), SEEN, [50] * 10 + [20] * 65, ["the hub counted 3 of 401003/expired"]
 )
 COMPARED = dataclasses.replace(OUTCOME, other=THEIRS, other_connects_per_second=[100] * 5 + [0] * 70)
 BAD_SUMMARY = dataclasses.replace(GOOD, hub_errors={"401003": 3})

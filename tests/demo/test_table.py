@@ -19,7 +19,7 @@ from gatewayd.demo.table import (
     summary_table,
     verdict_lines,
 )
-from tests.demo.test_comparison import THEIRS
+from tests.demo.test_comparison import SEEN, THEIRS
 from tests.demo.test_summary import GOOD, PROOF
 
 OURS = Glance("through gatewayd", 500, 480, 470, 1000, 990, 985, 986, 20, 50, 321, {}, 0, 51_200)
@@ -103,7 +103,7 @@ def test_the_summary_says_every_figure() -> None:
 
 
 def test_the_comparison_fits_a_terminal_of_eighty_columns() -> None:
-    text = text_of(comparison_table(GOOD, 1900, THEIRS), width=80)
+    text = text_of(comparison_table(GOOD, SEEN, THEIRS), width=80)
     assert "hub error 401003" in text
     assert "1,000" in text
     assert "wait until the hub cuts" in text
