@@ -303,6 +303,8 @@ async def test_a_dial_cancelled_when_it_had_just_succeeded_closes_what_it_opened
 
 async def test_a_dial_cancelled_in_the_turn_that_would_complete_it_tells_its_owner_nothing(tls: Tls) -> None:
     dial: asyncio.Task[TlsStream]
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
     async def finish_and_cancel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server = HandTls(reader, writer, tls.their_server(ssl.TLSVersion.TLSv1_2), None)
@@ -320,6 +322,7 @@ async def test_a_dial_cancelled_in_the_turn_that_would_complete_it_tells_its_own
             await dial
         await settle()
     assert owner.calls == []
+    assert reported == []
 
 
 async def test_two_hundred_connections_leave_no_descriptor_and_no_task(

@@ -163,6 +163,8 @@ async def test_an_owner_that_fails_outside_of_reading_loses_its_stream_too(tls: 
 
 
 async def test_damage_after_our_own_end_is_told_as_damage(tls: Tls) -> None:
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     owner = Recorder()
     async with serving(tls.our_server(), lambda _: owner) as server:
         client = await HandTls.connect(server.port, tls.their_client(), HUB)
@@ -174,6 +176,7 @@ async def test_damage_after_our_own_end_is_told_as_damage(tls: Tls) -> None:
         assert isinstance(owner.error, ConnectionLost)
         assert "bad MAC" in str(owner.error)
         client.close()
+    assert reported == []
 
 
 async def test_damage_from_a_peer_that_does_not_read_still_closes_in_time(tls: Tls) -> None:
