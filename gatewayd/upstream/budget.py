@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -118,7 +119,10 @@ class ConnectBudget(Generic[K]):
 
     def next_permit(self, now: float) -> Permit[K] | None:
         """Grant one permit if the invariant and the cool-down allow it and somebody waits."""
-        if not self._waiting or self.available(now) <= 0:
+        if not self._waiting:
+            return None
+        self._forget_past(now)
+        if self.available(now) <= 0:
             return None
         for queue in self._queues:
             while queue:
@@ -147,7 +151,7 @@ class ConnectBudget(Generic[K]):
 
     def throttled(self, now: float, seconds: float = 0.0) -> None:
         """The hub throttled a connect and asks to wait `seconds` (0 when it did not say)."""
-        self._relax(now)
+        self._forget_past(now)
         asked = min(seconds, MAX_PAUSE_SECONDS)
         if now < self._paused_until:
             self._paused_until = max(self._paused_until, now + asked)
@@ -160,13 +164,16 @@ class ConnectBudget(Generic[K]):
     # -- time -----------------------------------------------------------------------------------------------------
 
     def available(self, now: float) -> int:
-        """How many permits could be granted right now."""
-        self._relax(now)
-        while self._busy and self._busy[0] <= now:
-            self._busy.popleft()
+        """How many permits could be granted at `now`. A view: it changes nothing."""
         if now < self._paused_until:
             return 0
-        return max(0, self._limit - len(self._busy) - len(self._out))
+        freed = 0
+        for instant in self._busy:
+            if instant > now:
+                break
+            freed += 1
+        limit = max(1, self._per_second >> self._strain_at(now))
+        return max(0, limit - (len(self._busy) - freed) - len(self._out))
 
     def deadline(self) -> float | None:
         """When `next_permit` may next grant by the passing of time alone; an instant that is past means now."""
@@ -176,9 +183,10 @@ class ConnectBudget(Generic[K]):
         if places < self._limit:
             return self._paused_until
         needed = places - self._limit  # this many places must fall free first, and one more
-        if needed >= len(self._busy):
-            return None if self._strain == 0 else self._quiet_from + QUIET_SECONDS
-        return max(self._paused_until, self._busy[needed])
+        soonest = self._busy[needed] if needed < len(self._busy) else math.inf
+        if self._strain:
+            soonest = min(soonest, self._quiet_from + QUIET_SECONDS)
+        return None if soonest == math.inf else max(self._paused_until, soonest)
 
     @property
     def per_second(self) -> int:
@@ -223,11 +231,20 @@ class ConnectBudget(Generic[K]):
         busy.append(instant)
         busy.extend(reversed(later))
 
-    def _relax(self, now: float) -> None:
-        while self._strain and now >= self._quiet_from + QUIET_SECONDS:
-            self._strain -= 1
-            self._quiet_from += QUIET_SECONDS
-            self._limit = max(1, self._per_second >> self._strain)
+    def _strain_at(self, now: float) -> int:
+        if not self._strain or now < self._quiet_from:
+            return self._strain
+        return max(0, self._strain - int((now - self._quiet_from) / QUIET_SECONDS))
+
+    def _forget_past(self, now: float) -> None:
+        """Take over what the passing of time until `now` has changed."""
+        while self._busy and self._busy[0] <= now:
+            self._busy.popleft()
+        strain = self._strain_at(now)
+        if strain != self._strain:
+            self._quiet_from += (self._strain - strain) * QUIET_SECONDS
+            self._strain = strain
+            self._limit = max(1, self._per_second >> strain)
 
     def _prune(self, purpose: Purpose) -> None:
         """Drop stale heads, and rebuild a queue that is mostly stale, so that memory stays with what waits."""

@@ -187,7 +187,18 @@ def test_quiet_spells_give_the_limit_back_step_by_step() -> None:
     assert budget.available(3.0) == 12
     assert budget.available(3.0 + QUIET_SECONDS) == 24
     assert budget.available(3.0 + 2 * QUIET_SECONDS) == 48
+    ask(budget, "a")
+    take(budget, 3.0 + 2 * QUIET_SECONDS)
     assert budget.strain == 0
+
+
+def test_looking_ahead_changes_nothing() -> None:
+    budget = ConnectBudget[str](1)
+    ask(budget, "a", "b")
+    budget.spend(take(budget, 0.0), 0.0)
+    assert budget.available(5.0) == 1
+    assert budget.available(0.5) == 0
+    assert budget.next_permit(0.5) is None
 
 
 def test_another_budget_counts_from_now_on() -> None:
