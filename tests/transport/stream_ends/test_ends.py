@@ -10,6 +10,7 @@ import pytest
 
 from gatewayd.errors import ConnectionLost, LocalProtocolError
 from gatewayd.transport.tls_stream import StreamLimits, TlsStream
+from tests.support.delay_line import DelayLine
 from tests.support.hand_tls import HandTls
 from tests.support.stream_owners import PATIENCE, Recorder, dialled, serving, stdlib_server, with_stdlib_peer
 from tests.support.tls_material import HUB, Tls
@@ -232,3 +233,25 @@ async def test_close_of_a_paused_stream_hears_the_peers_fin(tls: Tls, finished_f
         client.close()
         await owner.until_told("closed")
         assert owner.calls == ["ready", "closed"]
+
+
+async def test_finish_takes_one_round_trip_until_the_peers_fin_is_here(tls: Tls) -> None:
+    """What a strict handover waits for: our last words go one way, the peer's FIN comes back."""
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+    async with (
+        serving(tls.our_server(), lambda _: Recorder(eof=lambda it: it.s.close())) as server,
+        await DelayLine.open(server.port, one_way=0.03) as line,
+    ):
+        for _ in range(3):
+            owner = Recorder()
+            stream = await dialled(line.port, tls.our_client(), owner)
+            start = loop.time()
+            stream.write(b"DISCONNECT")
+            stream.finish()
+            await owner.until_told("closed")
+            assert owner.error is None
+            took.append(loop.time() - start)
+    assert min(took) >= 0.06
+    # The quickest of three: a busy machine may hold up any one of them.
+    assert min(took) < 0.09
