@@ -172,7 +172,7 @@ class ConnectBudget(Generic[K]):
             if instant > now:
                 break
             freed += 1
-        limit = max(1, self._per_second >> self._strain_at(now))
+        limit = max(1, self._per_second >> self._eased(now)[0])
         return max(0, limit - (len(self._busy) - freed) - len(self._out))
 
     def deadline(self) -> float | None:
@@ -231,20 +231,20 @@ class ConnectBudget(Generic[K]):
         busy.append(instant)
         busy.extend(reversed(later))
 
-    def _strain_at(self, now: float) -> int:
-        if not self._strain or now < self._quiet_from:
-            return self._strain
-        return max(0, self._strain - int((now - self._quiet_from) / QUIET_SECONDS))
+    def _eased(self, now: float) -> tuple[int, float]:
+        """The strain at `now`, and since when it has been quiet. Compares as `deadline` adds, or a wake is lost."""
+        strain, quiet_from = self._strain, self._quiet_from
+        while strain and now >= quiet_from + QUIET_SECONDS:
+            strain -= 1
+            quiet_from += QUIET_SECONDS
+        return strain, quiet_from
 
     def _forget_past(self, now: float) -> None:
         """Take over what the passing of time until `now` has changed."""
         while self._busy and self._busy[0] <= now:
             self._busy.popleft()
-        strain = self._strain_at(now)
-        if strain != self._strain:
-            self._quiet_from += (self._strain - strain) * QUIET_SECONDS
-            self._strain = strain
-            self._limit = max(1, self._per_second >> strain)
+        self._strain, self._quiet_from = self._eased(now)
+        self._limit = max(1, self._per_second >> self._strain)
 
     def _prune(self, purpose: Purpose) -> None:
         """Drop stale heads, and rebuild a queue that is mostly stale, so that memory stays with what waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -190,6 +190,26 @@ def test_quiet_spells_give_the_limit_back_step_by_step() -> None:
     ask(budget, "a")
     take(budget, 3.0 + 2 * QUIET_SECONDS)
     assert budget.strain == 0
+
+
+@settings(max_examples=200)
+@given(start=st.floats(0.0, 1e7), throttles=st.integers(1, 8))
+def test_waking_at_each_deadline_comes_to_an_end_with_a_permit(start: float, throttles: int) -> None:
+    budget = ConnectBudget[str](1)
+    ask(budget, "a", "b", now=start)
+    budget.spend(take(budget, start), start)
+    now = start
+    for _ in range(throttles):
+        budget.throttled(now)
+        now += 0.7
+    wakes = 0
+    while budget.next_permit(now) is None:
+        deadline = budget.deadline()
+        assert deadline is not None
+        assert deadline > now, "a deadline that is past and changes nothing would spin"
+        now = deadline
+        wakes += 1
+    assert wakes <= 2 + MAX_STRAIN
 
 
 def test_looking_ahead_changes_nothing() -> None:
