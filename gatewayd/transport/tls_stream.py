@@ -23,8 +23,8 @@ peer's close_notify is reported as `stream_eof`, but it is weak evidence: a TLS 
 close_notify alert of its own and close down the connection immediately, discarding any pending writes" (RFC 5246,
 7.2.1), and some stacks answer in their TLS layer before the application has read what came before. That the peer's
 application let go is shown by its FIN, and so by `stream_closed(None)` after `finish()`. For the same reason nothing
-that the peer still has to say should be outstanding when `finish()` is called. After `linger` seconds the socket is
-reset, whatever the peer does.
+that the peer still has to say should be outstanding when `finish()` is called. After `linger` seconds without the
+peer's FIN the socket is given up: reset, unless `close()` had everything sent.
 
 Bounds. Above `write_high` unsent bytes `write` returns False, and `stream_writable` follows when they have drained;
 above `write_cap` the stream is reset with `Bounded`. While reading is paused the socket is not read; at most one
@@ -513,7 +513,12 @@ class TlsStream(asyncio.BufferedProtocol):
             self._give_up(ConnectionLost(f"{self._name} did not close within {self._limits.linger:g} s"))
         elif self._state is _State.CLOSING:
             unsent = self.write_buffer_size
-            self._give_up(ConnectionLost(f"{self._name} left {unsent} bytes unread") if unsent else None)
+            if not unsent and self._transport is not None:
+                # All is said and only the peer's FIN is missing: a reset could take our last words from it.
+                self._give_up(None)
+                self._transport.abort()
+                return
+            self._give_up(ConnectionLost(f"{self._name} left {unsent} bytes unread"))
         self._reset()
 
     def _stop_timer(self) -> None:

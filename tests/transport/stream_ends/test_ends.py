@@ -189,6 +189,26 @@ async def test_close_towards_a_peer_that_never_reads_is_bounded_and_says_what_wa
         done.set()
 
 
+async def test_a_peer_that_is_slow_to_close_still_reads_our_last_words(tls: Tls) -> None:
+    late = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = HandTls(reader, writer, tls.their_server(), None)
+        await server.shake_hands()
+        await late.wait()
+        assert await server.read(1000) == b"last words"
+        assert await reader.read() == b"", "FIN, no RST"
+
+    owner = Recorder()
+    async with stdlib_server(None, serve) as port:
+        stream = await dialled(port, tls.our_client(), owner, limits=StreamLimits(linger=0.02))
+        stream.write(b"last words")
+        stream.close()
+        await owner.until_told("closed")
+        assert owner.error is None
+        late.set()
+
+
 async def test_close_after_finish_and_a_second_close_change_nothing(tls: Tls) -> None:
     owner = Recorder()
     async with serving(tls.our_server(), lambda _: Recorder(eof=lambda it: it.s.close())) as server:
