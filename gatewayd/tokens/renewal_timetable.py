@@ -198,9 +198,10 @@ class RenewalTimetable:
         return -1
 
     def _in_least_loaded_second(self, first: int, last: int, phase: float) -> int:
-        """A slot of the least loaded whole second of [first, last]: the latest free one, else the least used.
+        """A slot of the least loaded second of [first, last]: the latest free one, else the least used.
 
-        Among equals the second nearest before `phase` of the range wins.
+        Among equals the second nearest before `phase` of the range wins. The seconds at the edges, of which only a part
+        lies in the range, win when they are less loaded even for their part.
         """
         grid = self._slots_per_second
         start, end = -(-first // grid), (last + 1) // grid - 1
@@ -210,8 +211,13 @@ class RenewalTimetable:
             if load and pivot < end:
                 other, other_load = self._least_loaded_second(pivot + 1, end)
                 if other_load < load:
-                    second = other
-            first, last = second * grid, second * grid + grid - 1
+                    second, load = other, other_load
+            low, high = second * grid, second * grid + grid - 1
+            for edge_low, edge_high in ((first, start * grid - 1), (end * grid + grid, last)):
+                part = edge_high - edge_low + 1
+                if part > 0 and self.load(edge_low // grid) * grid < load * part:
+                    low, high, load = edge_low, edge_high, -1
+            first, last = low, high
         slot = self._latest_free(first, last)
         return slot if slot >= 0 else self._least_used(first, last)
 
