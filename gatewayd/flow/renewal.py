@@ -28,7 +28,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from gatewayd.errors import LocalProtocolError
 from gatewayd.protocol.iothub.refusals import Ask
-from gatewayd.upstream.budget import ConnectBudget, Permit, Purpose
+from gatewayd.upstream.budget import WINDOW_SECONDS, ConnectBudget, Permit, Purpose
 from gatewayd.upstream.session import ATTEMPTING, HubSession, SessionPolicy, State
 
 K = TypeVar("K", bound=Hashable)
@@ -281,7 +281,10 @@ class Renewal(Generic[K]):
         self._settle(session, before, now)
         if session.state is State.OPENING:
             return Open(session.identity, permit, session.secondary)
-        return Renew(session.identity, permit, session.secondary, session.planned)
+        # A permit held until the renewal's place is a place others cannot have: not while more wait than may go.
+        scarce = self._budget.waiting > self._budget.available(now)
+        not_before = min(now, session.planned) if scarce else session.planned
+        return Renew(session.identity, permit, session.secondary, not_before)
 
     def deadline(self) -> float | None:
         """When `handle_deadline` must be called; an instant that is past means now."""
@@ -352,14 +355,15 @@ class Renewal(Generic[K]):
         session.succeeded(signed, expires, now, self._policy)
         if session.state is State.UP:
             at = self._timetable.place(
-                session, signed, expires, now, wide=wide, busy_until=now + self._backlog_seconds()
+                session, signed, expires, now, wide=wide, busy_until=self._busy_until(now)
             )
             session.plan(at, self._policy)
         self._settle(session, before, now)
 
-    def _backlog_seconds(self) -> float:
-        """How long the connects that wait now will keep the budget busy."""
-        return DIAL_OVERHEAD * self._budget.waiting / self._budget.per_second
+    def _busy_until(self, now: float) -> float:
+        """When the connects that wait now will be done, the last second of them included."""
+        backlog = DIAL_OVERHEAD * self._budget.waiting / self._budget.per_second
+        return now + backlog + WINDOW_SECONDS + self._policy.dial_ahead
 
     def _down(self, session: HubSession[K], ask: Ask | None, now: float) -> None:
         before = session.state

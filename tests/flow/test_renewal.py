@@ -172,6 +172,34 @@ def test_renewals_go_before_reconnects_and_the_nearest_end_first() -> None:
     assert [command.identity for command in commands(renewal, 905.0)] == ["soon", "late"]
 
 
+def test_a_permit_is_not_held_until_its_place_while_others_wait_for_one() -> None:
+    renewal = conductor(1)
+    bring_up(renewal, "a")
+    session = renewal.session("a")
+    assert session is not None
+    renewal.want("b", session.planned - 10.0)
+    commands(renewal, session.planned - 10.0)
+    now = session.planned - POLICY.dial_ahead
+    renewal.want("c", now)
+    renewal.open_failed("b", Ask.WAIT, now - 1.0)
+    renewal.handle_deadline(now)
+    (command,) = commands(renewal, now)
+    assert isinstance(command, Renew)
+    assert command.not_before == now
+
+
+def test_first_renewals_wait_until_the_fleet_is_up() -> None:
+    renewal = conductor(1)
+    for number in range(100):
+        renewal.want(f"d{number}", 0.0)
+    (command,) = commands(renewal, 0.0)
+    renewal.connecting(command.identity, 0.0)
+    renewal.opened(command.identity, 0.0, LIFE, 0.1)
+    session = renewal.session(command.identity)
+    assert session is not None
+    assert session.planned >= 99.0
+
+
 def test_a_lost_session_is_opened_again_after_a_delay() -> None:
     renewal = conductor()
     bring_up(renewal, "d")
