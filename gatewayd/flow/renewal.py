@@ -249,8 +249,8 @@ class Renewal(Generic[K]):
         self._lifetime = lifetime
         self._timetable.expect(len(self._sessions), lifetime)
         for session in self._sessions.values():
-            if session.state is not State.UP:
-                continue
+            if session.state is not State.UP or now >= session.guard_at:
+                continue  # its own timer has the next word
             life = session.expires - session.signed
             if shorter and life > lifetime:
                 at = self._timetable.place(

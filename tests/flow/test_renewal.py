@@ -319,6 +319,14 @@ def test_a_shorter_lifetime_renews_early_and_spread_out() -> None:
     assert max(math.floor(at) for at in plans) - min(math.floor(at) for at in plans) > 40
 
 
+def test_a_reload_later_than_a_guard_that_nobody_looked_at_leaves_it_to_its_timer() -> None:
+    renewal = conductor()
+    bring_up(renewal, "d")
+    renewal.retimed(0.70, 0.85, 100.0, LIFE + 5.0)
+    renewal.handle_deadline(LIFE + 5.0)
+    assert commands(renewal, LIFE + 5.0) == [Close("d", CloseReason.EXPIRING)]
+
+
 def test_a_narrower_window_moves_only_what_lies_outside() -> None:
     renewal = conductor()
     bring_up(renewal, *(f"d{number}" for number in range(50)))
