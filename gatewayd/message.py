@@ -56,4 +56,4 @@ class DropReason(enum.Enum):
     """Why a message was dropped: the label of gatewayd_messages_dropped_total. Every drop has one."""
 
     QOS0_NO_ROOM = "qos0_no_room"
-    TOO_LARGE = "too_large"
+    NOT_CARRIED = "not_carried"  # a twin request or method reply: this version carries telemetry only

@@ -62,7 +62,7 @@ class LaneBounds:
 class Lane:
     """One identity's way from its device to the hub."""
 
-    __slots__ = ("device", "hub", "identity", "in_flight", "paused")
+    __slots__ = ("comes_back", "device", "hub", "identity", "in_flight", "paused")
 
     def __init__(self, identity: Identity, in_flight: InFlight) -> None:
         self.identity = identity
@@ -70,6 +70,7 @@ class Lane:
         self.device: DeviceLink | None = None
         self.hub: HubLink | None = None
         self.paused = False
+        self.comes_back = False  # the device keeps its session (CleanSession 0) and will resend
 
 
 class Dispatch:
@@ -97,6 +98,12 @@ class Dispatch:
             ledger = InFlight(max_messages=self._bounds.max_messages, max_bytes=self._bounds.max_bytes)
             lane = self._lanes[identity] = Lane(identity, ledger)
         return lane
+
+    def retune(self, bounds: LaneBounds) -> None:
+        """Use other bounds from now on; who is over them is paused at its next message."""
+        self._bounds = bounds
+        for lane in self._lanes.values():
+            lane.in_flight.retune(max_messages=bounds.max_messages, max_bytes=bounds.max_bytes)
 
     def forget(self, identity: Identity) -> None:
         """Drop the lane of an identity whose device and hub session are gone; what it held is the device's again."""

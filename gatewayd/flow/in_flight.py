@@ -84,6 +84,11 @@ class InFlight:
         """True when the device must not be read: the next message could not be held within the bounds."""
         return len(self._held) >= self._max_messages or self._bytes >= self._max_bytes
 
+    def retune(self, *, max_messages: int, max_bytes: int) -> None:
+        """Use other bounds from now on."""
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+
     def offer(self, packet_id: int, message: Telemetry, *, dup: bool, now: float) -> Offer:
         """A PUBLISH with QoS 1 came from the device.
 

@@ -263,6 +263,10 @@ class Renewal(Generic[K]):
             session.plan(at, self._policy)
             self._file(session)
 
+    def retune(self, policy: SessionPolicy) -> None:
+        """Use other delays and limits from each session's next step on; a backoff that runs keeps its own."""
+        self._policy = policy
+
     # -- what to do -----------------------------------------------------------------------------------------------
 
     def next_command(self, now: float) -> Command[K] | None:
@@ -315,6 +319,10 @@ class Renewal(Generic[K]):
     def session(self, identity: K) -> HubSession[K] | None:
         """The session itself, to read."""
         return self._sessions.get(identity)
+
+    def sessions(self) -> Iterator[HubSession[K]]:
+        """Every session, to read."""
+        return iter(self._sessions.values())
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -91,6 +91,10 @@ class Dialer:
     def endpoint(self) -> Endpoint:
         return self._endpoint
 
+    def retune(self, deadlines: DialDeadlines) -> None:
+        """Use other deadlines from the next dial on."""
+        self._deadlines = deadlines
+
     async def dial(self, owner: StreamOwner) -> TlsStream:
         """A stream on which `owner` has been told `stream_ready`. Raises DialFailed; then the owner heard nothing."""
         failures: list[DialFailed] = []

@@ -1,0 +1,314 @@
+"""Keeps the hub sessions: does what the conductor says, tells it what happened, and joins each session to its lane.
+
+The conductor (`flow.renewal`) decides who may connect when; this shell makes the sessions, arms one deadline for the
+conductor, counts and logs. A device that arrives is wanted at the hub from then on; one that left stays wanted for
+`linger`, and for as long as messages of it have not reached the hub.
+
+Every session's outcome ends in one call of the conductor and one turn of its commands. Nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gatewayd.clock import Clock
+from gatewayd.flow.dispatch import Dispatch
+from gatewayd.flow.hub_tokens import HubTokens
+from gatewayd.flow.renewal import Close, CloseReason, Open, Renew, Renewal
+from gatewayd.message import Identity
+from gatewayd.metrics import Metrics
+from gatewayd.protocol.iothub.refusals import Ask, Inference, Refusal
+from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
+from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession
+from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
+from gatewayd.upstream.session import State
+
+_LOG: Final = logging.getLogger(__name__)
+
+TRANSPORT: Final = "mqtt"
+# What the status page can show of the latest refusals.
+KEPT_REFUSALS: Final = 100
+_CLOSE_REASONS: Final = {
+    CloseReason.UNWANTED: "linger",
+    CloseReason.EXPIRING: "expiring",
+    CloseReason.STUCK: "stuck",
+}
+# The hub's throttle and overload, for which the whole gateway slows down.
+_THROTTLES: Final = frozenset({429001, 429002, 429003, 503001, 503003, 503005})
+
+
+@dataclass(frozen=True, slots=True)
+class NotedRefusal:
+    """A refusal the hub gave, for the status page: wall seconds, whose, and which."""
+
+    at: float
+    identity: Identity
+    refusal: Refusal
+
+
+class HubSessions:
+    """All hub sessions. It is the `SessionOwner` of each."""
+
+    def __init__(
+        self,
+        conductor: Renewal[Identity],
+        dispatch: Dispatch,
+        tokens: HubTokens,
+        carrier: Carrier,
+        clock: Clock,
+        wheel: DeadlineWheel,
+        metrics: Metrics,
+        *,
+        linger: float,
+    ) -> None:
+        """`linger`, in seconds, may be changed while running."""
+        self.conductor = conductor
+        self.linger = linger
+        self.refusals: deque[NotedRefusal] = deque(maxlen=KEPT_REFUSALS)
+        self._dispatch = dispatch
+        self._tokens = tokens
+        self._carrier = carrier
+        self._clock = clock
+        self._wheel = wheel
+        self._metrics = metrics
+        self.on_unparked: Callable[[], None] | None = None  # hears that a parked identity is up again
+        self._parked: set[Identity] = set()
+        self._sessions: dict[Identity, MqttHubSession] = {}
+        self._lingering: dict[Identity, Deadline] = {}
+        self._down_since: dict[Identity, float] = {}
+        self._deadline = Deadline(self._due)
+        self._in_turn = False
+        self._stopping = False
+        self._renewed = metrics.token_renewals.labels(TRANSPORT, "ok")
+        self._failed = metrics.token_renewals.labels(TRANSPORT, "failed")
+
+    # What devices and the daemon ask
+
+    def device_arrived(self, identity: Identity) -> None:
+        """A device is present: keep it at the hub."""
+        lingering = self._lingering.pop(identity, None)
+        if lingering is not None:
+            self._wheel.set(lingering, None)
+        if self._stopping:
+            return
+        now = self._clock.monotonic()
+        self.conductor.want(identity, now, has_secondary=self._tokens.has_secondary(identity))
+        self.turn()
+
+    def device_left(self, identity: Identity) -> None:
+        """The device is gone; its hub session stays for `linger`."""
+        if self.conductor.session(identity) is None or identity in self._lingering:
+            return
+        deadline = self._lingering[identity] = Deadline(lambda _now: self._lingered(identity))
+        self._wheel.set(deadline, self._clock.monotonic() + self.linger)
+
+    def turn(self) -> None:
+        """Carry out the conductor's commands and arm its deadline. Call after telling the conductor anything."""
+        if self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            while (command := self.conductor.next_command(self._clock.monotonic())) is not None:
+                match command:
+                    case Open(identity, permit, secondary):
+                        self._metrics.connect_wait.observe(permit.waited)
+                        session = self._session(identity)
+                        session.secondary = secondary
+                        session.open()
+                    case Renew(identity, permit, secondary, not_before):
+                        self._metrics.connect_wait.observe(permit.waited)
+                        session = self._session(identity)
+                        session.secondary = secondary
+                        session.renew(not_before)
+                    case Close(identity, reason):
+                        if reason is not CloseReason.UNWANTED:
+                            self._say_close(identity, reason)
+                        self._session(identity).close(_CLOSE_REASONS[reason])
+        finally:
+            self._in_turn = False
+        self._wheel.set(self._deadline, self.conductor.deadline())
+
+    def stop(self) -> int:
+        """Close every session in order, DISCONNECT first; how many there are. `open_sessions` falls to 0."""
+        self._stopping = True
+        for identity in list(self._lingering):
+            self._wheel.set(self._lingering.pop(identity), None)
+        now = self._clock.monotonic()
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            self.conductor.unwant(session.identity, now)
+        self.turn()
+        return len(sessions)
+
+    @property
+    def open_sessions(self) -> int:
+        """Sessions that exist, whatever their state."""
+        return len(self._sessions)
+
+    def unsettled(self) -> Iterable[Identity]:
+        """Identities with messages that have not reached the hub."""
+        return (lane.identity for lane in self._dispatch if not lane.in_flight.is_settled)
+
+    # What sessions say
+
+    def sign(self, session: MqttHubSession) -> SignedToken:
+        return self._tokens.sign(session.identity, secondary=session.secondary)
+
+    def connecting(self, session: MqttHubSession) -> None:
+        self.conductor.connecting(session.identity, self._clock.monotonic())
+
+    def opened(self, session: MqttHubSession, token: SignedToken) -> None:
+        identity, now = session.identity, self._clock.monotonic()
+        self.conductor.opened(identity, token.signed, token.expires, now)
+        self._say_up(identity, now)
+        self._dispatch.pump(self._dispatch.lane(identity))
+        self.turn()
+
+    def open_failed(self, session: MqttHubSession, failure: Failure) -> None:
+        self._note(session.identity, failure)
+        self.conductor.open_failed(session.identity, failure.ask, self._clock.monotonic())
+        self._say_down(session.identity, failure, "no connection to the hub")
+        self.turn()
+
+    def renewed(self, session: MqttHubSession, token: SignedToken, report: HandoverReport) -> None:
+        now = self._clock.monotonic()
+        lateness = self.conductor.renewed(session.identity, token.signed, token.expires, now)
+        self._renewed.inc()
+        self._metrics.token_renewal_lateness.observe(lateness)
+        self._metrics.token_renewal_gap.observe(report.gap)
+        self._metrics.token_renewal_drain.observe(report.drain)
+        _LOG.debug(
+            "renewed",
+            extra={
+                "device_id": str(session.identity),
+                "gap_ms": round(report.gap * 1000, 3),
+                "drain_ms": round(report.drain * 1000, 3),
+                "lateness_ms": round(lateness * 1000, 1),
+                "drain_cut": report.drain_cut,
+                "old_forced": report.old_forced,
+            },
+        )
+        self.turn()
+
+    def renewal_failed(self, session: MqttHubSession, failure: Failure) -> None:
+        self._failed.inc()
+        self._note(session.identity, failure)
+        self.conductor.renewal_failed(session.identity, failure.ask, self._clock.monotonic())
+        _LOG.log(
+            self._level(session.identity),
+            "a renewal failed, the old connection goes on: %s",
+            failure.words,
+            extra={"device_id": str(session.identity)},
+        )
+        self._down_since.setdefault(session.identity, self._clock.monotonic())
+        self._dispatch.pump(self._dispatch.lane(session.identity))
+        self.turn()
+
+    def lost(self, session: MqttHubSession, failure: Failure) -> None:
+        identity = session.identity
+        if self.conductor.state(identity) in (State.RENEWING, State.RENEWAL_QUEUED):
+            self._failed.inc()
+        self._note(identity, failure)
+        self.conductor.lost(identity, failure.ask, self._clock.monotonic())
+        self._say_down(identity, failure, "the hub session is down")
+        self.turn()
+
+    def closed(self, session: MqttHubSession) -> None:
+        identity = session.identity
+        self.conductor.closed(identity, self._clock.monotonic())
+        if self.conductor.session(identity) is None:
+            self._forget(identity)
+        self.turn()
+
+    def ended(self, session: MqttHubSession, planned: bool, reason: str, inference: Inference | None) -> None:
+        self._metrics.disconnects.labels("hub", "true" if planned else "false", reason).inc()
+        if inference is not None:
+            self._count(session.identity, inference)
+
+    def acknowledged(self, session: MqttHubSession, handle: int) -> None:
+        self._dispatch.acknowledged(self._dispatch.lane(session.identity), handle)
+
+    def writable(self, session: MqttHubSession) -> None:
+        self._dispatch.pump(self._dispatch.lane(session.identity))
+
+    # Inside
+
+    def _session(self, identity: Identity) -> MqttHubSession:
+        session = self._sessions.get(identity)
+        if session is None:
+            session = self._sessions[identity] = MqttHubSession(identity, self._carrier, self)
+            self._dispatch.lane(identity).hub = session
+        return session
+
+    def _due(self, now: float) -> None:
+        self.conductor.handle_deadline(now)
+        self.turn()
+
+    def _lingered(self, identity: Identity) -> None:
+        lane = self._dispatch.lane(identity)
+        if not lane.in_flight.is_settled:
+            self._wheel.set(self._lingering[identity], self._clock.monotonic() + max(1.0, self.linger))
+            return
+        del self._lingering[identity]
+        self.conductor.unwant(identity, self._clock.monotonic())
+        if self.conductor.session(identity) is None:
+            self._forget(identity)
+        self.turn()
+
+    def _forget(self, identity: Identity) -> None:
+        self._sessions.pop(identity, None)
+        self._down_since.pop(identity, None)
+        self._parked.discard(identity)
+        lane = self._dispatch.lane(identity)
+        self._dispatch.hub_forgot(lane)
+        if lane.device is None:
+            self._dispatch.forget(identity)
+
+    def _note(self, identity: Identity, failure: Failure) -> None:
+        """Count what the hub refused, and slow down when it throttles. What ended an accepted connection is counted
+        by `ended`."""
+        inference = failure.inference
+        if inference is None:
+            return
+        if inference.refusal.code in _THROTTLES:
+            self.conductor.throttled(self._clock.monotonic())
+        if failure.ask is not Ask.WAIT or inference.refusal.code in _THROTTLES:
+            self._count(identity, inference)
+
+    def _count(self, identity: Identity, inference: Inference) -> None:
+        refusal = inference.refusal
+        self._metrics.hub_errors.labels(str(refusal.code), refusal.cause).inc()
+        self.refusals.append(NotedRefusal(self._clock.wall(), identity, refusal))
+
+    def _level(self, identity: Identity) -> int:
+        return logging.DEBUG if identity in self._down_since else logging.WARNING
+
+    def _say_down(self, identity: Identity, failure: Failure, what: str) -> None:
+        extra: dict[str, object] = {"device_id": str(identity)}
+        text = failure.words
+        if failure.inference is not None:
+            extra["hub_code"] = failure.inference.refusal.code
+            extra["planned"] = failure.inference.refusal.planned
+            text = f"{text}. {failure.inference.refusal.remedy}"
+        if self.conductor.state(identity) in (State.PARKED, State.STOPPED):
+            self._parked.add(identity)
+        _LOG.log(self._level(identity), "%s: %s", what, text, extra=extra)
+        self._down_since.setdefault(identity, self._clock.monotonic())
+
+    def _say_up(self, identity: Identity, now: float) -> None:
+        since = self._down_since.pop(identity, None)
+        if since is None:
+            _LOG.debug("at the hub", extra={"device_id": str(identity)})
+            return
+        _LOG.info("at the hub again after %.1f s", now - since, extra={"device_id": str(identity)})
+        if identity in self._parked:
+            self._parked.discard(identity)
+            if self.on_unparked is not None:
+                self.on_unparked()
+
+    def _say_close(self, identity: Identity, reason: CloseReason) -> None:
+        _LOG.warning("a hub session is closed by us: %s", reason.value, extra={"device_id": str(identity)})

@@ -1,0 +1,542 @@
+"""One identity's presence at the hub over MQTT: its connection, and the handover to the next one.
+
+The `Handover` automaton decides; this shell dials, signs, writes and closes as it is told, and reports what happened.
+First opens and reconnects are handovers without an old connection.
+
+Promises: the owner hears of every attempt's end exactly once (`opened`, `open_failed`, `renewed`, `renewal_failed`,
+`lost` or `closed`); `connecting` just before CONNECT is written; `acknowledged` for each publish the hub took, in the
+order of sending; `ended` for each accepted connection that is over, with the refusal inferred when the hub ended it.
+Unacknowledged publishes outlive a connection and are sent again by the next one, same order, DUP set.
+
+When to open, renew or close is `flow.renewal`'s decision. Messages the hub sends are left unacknowledged, so the hub
+keeps them: this module carries none to devices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from gatewayd.clock import Clock
+from gatewayd.errors import DialFailed, GatewaydError, LocalProtocolError
+from gatewayd.message import Identity, Telemetry
+from gatewayd.protocol.iothub.addresses import build_username, client_id
+from gatewayd.protocol.iothub.refusals import (
+    DUPLICATE_SPELL_SECONDS,
+    Ask,
+    Inference,
+    classify_close,
+    classify_connack,
+)
+from gatewayd.protocol.mqtt.client import ClientConnection, ClientSession
+from gatewayd.protocol.mqtt.events import ClientEvent, Closed, ConnackReceived, PublishAcknowledged
+from gatewayd.protocol.mqtt.faults import ConnackCode
+from gatewayd.protocol.mqtt.limits import Limits
+from gatewayd.protocol.mqtt.packets import Connect
+from gatewayd.protocol.mqtt.transitions import ClientState
+from gatewayd.transport.conversation import Conversation
+from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
+from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.upstream.handover import Command, Handover, HandoverTimeouts, Mode, Stage
+from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class HubDialer(Protocol):
+    """Makes the TLS connection; `upstream.dialer.Dialer` is the one."""
+
+    async def dial(self, owner: StreamOwner) -> TlsStream: ...
+
+
+class SessionOwner(Protocol):
+    """Whoever keeps the hub sessions. Called from the event loop; may call any method of the session."""
+
+    def sign(self, session: MqttHubSession) -> SignedToken:
+        """A fresh token for this session. Raises GatewaydError when there can be none now."""
+
+    def connecting(self, session: MqttHubSession) -> None:
+        """CONNECT is about to be written."""
+
+    def opened(self, session: MqttHubSession, token: SignedToken) -> None: ...
+
+    def open_failed(self, session: MqttHubSession, failure: Failure) -> None: ...
+
+    def renewed(self, session: MqttHubSession, token: SignedToken, report: HandoverReport) -> None: ...
+
+    def renewal_failed(self, session: MqttHubSession, failure: Failure) -> None:
+        """The old connection works as before."""
+
+    def lost(self, session: MqttHubSession, failure: Failure) -> None:
+        """There is no connection any more."""
+
+    def closed(self, session: MqttHubSession) -> None:
+        """`close` is carried out."""
+
+    def ended(self, session: MqttHubSession, planned: bool, reason: str, inference: Inference | None) -> None:
+        """An accepted connection is over; others may live on."""
+
+    def acknowledged(self, session: MqttHubSession, handle: int) -> None:
+        """The hub took what `publish` returned `handle` for."""
+
+    def writable(self, session: MqttHubSession) -> None:
+        """`can_publish` may have become True."""
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """How hub sessions behave; replaced whole on a reload, and used from the next connection on."""
+
+    hostname: str
+    client_type: str
+    keep_alive: int = 230  # seconds
+    window: int = 16  # publishes of one identity that may be unacknowledged
+    mode: Mode = Mode.STRICT
+    timeouts: HandoverTimeouts = field(default_factory=HandoverTimeouts)
+    limits: Limits = field(default_factory=Limits)
+
+
+class Carrier:
+    """What all hub sessions share."""
+
+    __slots__ = ("clock", "clock_trusted", "dialer", "settings", "spawn", "wheel")
+
+    def __init__(
+        self,
+        dialer: HubDialer,
+        wheel: DeadlineWheel,
+        clock: Clock,
+        clock_trusted: Callable[[], bool],
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        settings: MqttSettings,
+    ) -> None:
+        """`spawn` starts a named task in the daemon's task group."""
+        self.dialer = dialer
+        self.wheel = wheel
+        self.clock = clock
+        self.clock_trusted = clock_trusted
+        self.spawn = spawn
+        self.settings = settings
+
+
+class _Link:
+    """One connection to the hub."""
+
+    __slots__ = ("accepted_at", "automaton", "connect_sent", "conversation", "reason", "token")
+
+    def __init__(self, session: MqttHubSession, carrier: Carrier, memory: ClientSession) -> None:
+        self.automaton = ClientConnection(memory, carrier.settings.limits)
+        self.conversation = Conversation[ClientEvent, Closed](
+            self.automaton,
+            carrier.wheel,
+            carrier.clock,
+            lambda event: session._on_event(self, event),  # noqa: SLF001 - a link is part of its session
+            lambda closed: session._on_closed(self, closed),  # noqa: SLF001
+            closed=Closed,
+            on_writable=session._on_writable,  # noqa: SLF001
+        )
+        self.connect_sent = False
+        self.accepted_at: float | None = None
+        self.token: SignedToken | None = None
+        self.reason = "closed"  # why it will have ended
+
+
+class MqttHubSession:
+    """One identity at the hub. `secondary` tells the owner which key to sign with."""
+
+    __slots__ = (
+        "_attempt",
+        "_carrier",
+        "_closing",
+        "_deadline",
+        "_dialing",
+        "_failure",
+        "_fast_at",
+        "_held",
+        "_in_turn",
+        "_leaving",
+        "_link",
+        "_memory",
+        "_next",
+        "_opening",
+        "_owner",
+        "_short_lives",
+        "identity",
+        "secondary",
+    )
+
+    def __init__(self, identity: Identity, carrier: Carrier, owner: SessionOwner) -> None:
+        self.identity = identity
+        self.secondary = False
+        self._carrier = carrier
+        self._owner = owner
+        self._memory = ClientSession()
+        self._link: _Link | None = None  # the connection that carries the session
+        self._next: _Link | None = None  # the one being made
+        self._leaving: _Link | None = None  # the one a handover has replaced
+        self._attempt: Handover | None = None
+        self._opening = False  # the attempt began without a connection
+        self._dialing: asyncio.Task[None] | None = None
+        self._deadline: Deadline | None = None  # while an attempt runs
+        self._failure: Failure | None = None  # of the attempt that runs
+        self._held = False
+        self._closing = False
+        self._in_turn = False
+        self._fast_at: float | None = None
+        self._short_lives = 0
+
+    # What the owner asks
+
+    def open(self) -> None:
+        """Connect. The answer is `opened` or `open_failed`."""
+        if self._link is not None:
+            raise LocalProtocolError(f"{self.identity}: open while connected")
+        self._begin(opening=True)
+
+    def renew(self, not_before: float = 0.0) -> None:
+        """Hand over to a connection with a new token. The answer is `renewed`, `renewal_failed` or `lost`.
+
+        The old connection goes on until `not_before` (monotonic seconds), however soon the new one is ready.
+        """
+        self._begin(opening=False, not_before=not_before)
+
+    def close(self, reason: str) -> None:
+        """End whatever runs, DISCONNECT first where that is possible. The answer is `closed`, perhaps at once."""
+        self._closing = True
+        now = self._carrier.clock.monotonic()
+        if self._attempt is not None:
+            self._attempt.abandon(now)
+            self._advance()
+        link = self._link
+        if link is None:
+            self._closed()
+            return
+        link.reason = reason
+        self._held = True
+        if link.automaton.state is ClientState.OPEN:
+            link.automaton.disconnect(now)
+            link.conversation.finish()
+        else:
+            link.conversation.abort()
+
+    @property
+    def in_flight(self) -> int:
+        """Publishes the hub has not acknowledged."""
+        return self._memory.in_flight
+
+    @property
+    def can_publish(self) -> bool:
+        """True when a message may be handed over now."""
+        link = self._link
+        return (
+            link is not None
+            and not self._held
+            and link.accepted_at is not None
+            and self._memory.in_flight < self._carrier.settings.window
+            and not link.conversation.congested
+            and not link.conversation.is_closed
+        )
+
+    @property
+    def opens_soon(self) -> bool:
+        """True while publishing is only held up: by a handover, a full window or a slow connection."""
+        return self._link is not None or self._attempt is not None
+
+    def publish(self, message: Telemetry) -> int:
+        """Send; the packet id by which `acknowledged` will name it, 0 for QoS 0. Only while `can_publish`."""
+        link = self._link
+        if link is None or not self.can_publish:
+            raise LocalProtocolError(f"{self.identity}: publish while the session cannot")
+        now = self._carrier.clock.monotonic()
+        handle = link.automaton.publish(message.topic, message.payload, message.qos, now, message.retain)
+        link.conversation.flush()
+        self._note_in_flight(now)
+        return handle
+
+    # The attempt
+
+    def _begin(self, *, opening: bool, not_before: float = 0.0) -> None:
+        if self._attempt is not None or self._closing:
+            raise LocalProtocolError(f"{self.identity}: an attempt begins while another one runs")
+        carrier = self._carrier
+        self._opening = opening
+        self._failure = None
+        self._attempt = Handover(
+            carrier.settings.mode,
+            carrier.settings.timeouts,
+            carrier.clock.monotonic(),
+            old_alive=self._link is not None,
+            in_flight=self._memory.in_flight,
+            not_before=not_before,
+        )
+        self._deadline = Deadline(self._due)
+        self._advance()
+
+    def _due(self, now: float) -> None:
+        if self._attempt is not None:
+            stage = self._attempt.stage
+            self._failure = self._failure or Failure(Ask.WAIT, f"no end of {stage.value!r} in time")
+            self._attempt.handle_deadline(now)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Carry out commands until there are none; then wait for the deadline, or conclude."""
+        attempt = self._attempt
+        if attempt is None or self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            while (command := attempt.next_command()) is not None:
+                self._carry_out(command, attempt)
+        finally:
+            self._in_turn = False
+        if attempt.finished:
+            self._conclude(attempt)
+        elif self._deadline is not None:
+            self._carrier.wheel.set(self._deadline, attempt.deadline())
+
+    def _carry_out(self, command: Command, attempt: Handover) -> None:
+        match command:
+            case Command.DIAL:
+                link = self._next = _Link(self, self._carrier, self._memory)
+                self._dialing = self._carrier.spawn(self._dial(link), f"dial {self.identity}")
+            case Command.SIGN:
+                self._sign(attempt)
+            case Command.HOLD:
+                self._held = True
+            case Command.SEND_DISCONNECT:
+                self._disconnect_old()
+            case Command.SEND_CONNECT:
+                self._connect_new()
+            case Command.RESUME:
+                self._resume(attempt)
+            case Command.ABORT_NEW:
+                self._abort_new()
+            case Command.ABORT_OLD:
+                old = self._leaving or self._link
+                if old is not None:
+                    old.conversation.abort()
+
+    async def _dial(self, link: _Link) -> None:
+        """The root of a dial's task: whatever goes wrong ends this attempt and nothing else."""
+        failure: Failure | None = None
+        try:
+            await self._carrier.dialer.dial(link.conversation)
+        except DialFailed as error:
+            failure = Failure(Ask.WAIT, str(error))
+        except Exception as error:  # noqa: BLE001 - the root of a task: logged, and told as this attempt's failure
+            _LOG.exception(
+                "a dial failed: this is a fault of gatewayd", extra={"device_id": str(self.identity)}
+            )
+            failure = Failure(Ask.WAIT, type(error).__name__)
+        if self._next is not link or self._attempt is None:
+            link.conversation.abort()
+            return
+        self._dialing = None
+        now = self._carrier.clock.monotonic()
+        if failure is None:
+            self._attempt.dialed(now)
+        else:
+            self._failure = failure
+            self._next = None
+            self._attempt.dial_failed(now)
+        self._advance()
+
+    def _sign(self, attempt: Handover) -> None:
+        link = self._next
+        assert link is not None, "a token is signed for a connection that was dialled"
+        try:
+            link.token = self._owner.sign(self)
+        except GatewaydError as error:
+            self._failure = Failure(Ask.WAIT, str(error))
+            attempt.sign_failed(self._carrier.clock.monotonic())
+        else:
+            attempt.signed(self._carrier.clock.monotonic())
+
+    def _disconnect_old(self) -> None:
+        old = self._link
+        assert old is not None, "DISCONNECT goes to an old connection"
+        old.reason = "renewal"
+        old.automaton.disconnect(self._carrier.clock.monotonic())
+        old.conversation.finish()
+
+    def _connect_new(self) -> None:
+        link, settings = self._next, self._carrier.settings
+        assert link is not None, "CONNECT goes to a new connection"
+        assert link.token is not None, "CONNECT carries a token"
+        now = self._carrier.clock.monotonic()
+        self._owner.connecting(self)
+        link.connect_sent = True
+        if self._attempt is not None and settings.mode is Mode.FAST and not self._opening:
+            self._fast_at = now
+        link.automaton.connect(
+            Connect(
+                client_id=client_id(self.identity),
+                keep_alive=settings.keep_alive,
+                clean_session=False,
+                username=build_username(settings.hostname, self.identity, settings.client_type),
+                password=link.token.text,
+                will=None,
+            ),
+            now,
+        )
+        link.conversation.flush()
+
+    def _resume(self, attempt: Handover) -> None:
+        self._held = False
+        if attempt.connected:
+            self._swap(attempt)
+        if not self._closing:
+            self._owner.writable(self)
+
+    def _swap(self, attempt: Handover) -> None:
+        link = self._next
+        assert link is not None, "the new connection was accepted"
+        assert link.token is not None, "and with a token"
+        self._leaving, self._link, self._next = self._link, link, None
+        if self._closing:
+            return
+        if self._opening:
+            self._owner.opened(self, link.token)
+        else:
+            report = HandoverReport(
+                attempt.gap or 0.0,
+                attempt.drain or 0.0,
+                attempt.drain_cut,
+                attempt.old_forced,
+                attempt.old_lost,
+            )
+            self._owner.renewed(self, link.token, report)
+
+    def _abort_new(self) -> None:
+        link, self._next = self._next, None
+        if self._dialing is not None:
+            self._dialing.cancel()
+            self._dialing = None
+        if link is not None:
+            link.conversation.abort()
+
+    def _conclude(self, attempt: Handover) -> None:
+        self._attempt = None
+        if self._deadline is not None:
+            self._carrier.wheel.set(self._deadline, None)
+            self._deadline = None
+        self._next = None
+        if self._closing or attempt.stage is Stage.DONE:
+            return
+        failure = self._failure or Failure(Ask.WAIT, f"the attempt ended while {attempt.stage.value}")
+        if attempt.stage is Stage.FAILED:
+            self._owner.renewal_failed(self, failure)
+            return
+        self._held = False
+        old, self._link = self._link, None
+        if old is not None:
+            self._leaving = old
+        if self._opening:
+            self._owner.open_failed(self, failure)
+        else:
+            self._owner.lost(self, failure)
+
+    # What a connection says
+
+    def _on_event(self, link: _Link, event: ClientEvent) -> None:
+        if isinstance(event, PublishAcknowledged):
+            # The handover hears of an idle moment before the owner fills it again.
+            self._note_in_flight(self._carrier.clock.monotonic())
+            self._owner.acknowledged(self, event.packet_id)
+        elif isinstance(event, ConnackReceived) and link is self._next and self._attempt is not None:
+            now = self._carrier.clock.monotonic()
+            if event.code is ConnackCode.ACCEPTED:
+                link.accepted_at = now
+            else:
+                self._failure = Failure.of(
+                    classify_connack(
+                        event.code, clock_trusted=self._carrier.clock_trusted(), token_fresh=True
+                    )
+                )
+            self._attempt.connack(int(event.code), now)
+            self._advance()
+
+    def _on_closed(self, link: _Link, closed: Closed) -> None:
+        now = self._carrier.clock.monotonic()
+        inference = self._infer(link, closed, now)
+        if link.accepted_at is not None:
+            planned = closed.planned and inference is None
+            self._owner.ended(self, planned, link.reason if planned else "closed", inference)
+        if link is self._next:
+            self._next_closed(link, closed, inference, now)
+        elif link is self._leaving:
+            self._leaving = None
+            if self._attempt is not None:
+                self._attempt.old_closed(now)
+                self._advance()
+        elif link is self._link:
+            self._link_closed(inference, closed, now)
+
+    def _next_closed(self, link: _Link, closed: Closed, inference: Inference | None, now: float) -> None:
+        self._next = None
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if inference is None:
+            words = str(link.conversation.error or closed.detail)
+            self._failure = self._failure or Failure(Ask.WAIT, words)
+        else:
+            self._failure = self._failure or Failure.of(inference)
+        attempt.new_closed(now)
+        self._advance()
+
+    def _link_closed(self, inference: Inference | None, closed: Closed, now: float) -> None:
+        attempt = self._attempt
+        failure = Failure(Ask.WAIT, closed.detail) if inference is None else Failure.of(inference)
+        if attempt is not None and attempt.connected:
+            # The new connection ended while the old one was still being waited for.
+            self._link = None
+            self._failure = failure
+            attempt.new_closed(now)
+            self._advance()
+        elif attempt is not None:
+            self._link = None
+            attempt.old_closed(now)
+            self._advance()
+        else:
+            self._link = None
+            self._held = False
+            if self._closing:
+                self._closed()
+            else:
+                self._owner.lost(self, failure)
+
+    def _infer(self, link: _Link, closed: Closed, now: float) -> Inference | None:
+        """What the hub meant by an end that nobody announced; None when the end was ours."""
+        if closed.planned or link.token is None or not link.connect_sent:
+            return None
+        if link.accepted_at is None and self._failure is not None and self._failure.inference is not None:
+            return self._failure.inference  # CONNACK has said it
+        connected_for = None if link.accepted_at is None else now - link.accepted_at
+        if connected_for is not None:
+            short = connected_for <= DUPLICATE_SPELL_SECONDS
+            self._short_lives = self._short_lives + 1 if short else 0
+        return classify_close(
+            connected_for=connected_for,
+            expired_for=now - link.token.expires if self._carrier.clock_trusted() else None,
+            handover_ago=None if self._fast_at is None else now - self._fast_at,
+            short_lives=self._short_lives,
+        )
+
+    def _on_writable(self) -> None:
+        if self.can_publish:
+            self._owner.writable(self)
+
+    def _note_in_flight(self, now: float) -> None:
+        if self._attempt is not None:
+            self._attempt.in_flight(self._memory.in_flight, now)
+            self._advance()
+
+    def _closed(self) -> None:
+        self._closing = False
+        self._held = False
+        self._owner.closed(self)
