@@ -183,7 +183,7 @@ class MqttHubSession:
         self._deadline: Deadline | None = None  # while an attempt runs
         self._failure: Failure | None = None  # of the attempt that runs
         self._held = False
-        self._closing = False
+        self._closing: str | None = None  # why, while a close is under way
         self._in_turn = False
         self._fast_at: float | None = None
         self._short_lives = 0
@@ -204,23 +204,28 @@ class MqttHubSession:
         self._begin(opening=False, not_before=not_before)
 
     def close(self, reason: str) -> None:
-        """End whatever runs, DISCONNECT first where that is possible. The answer is `closed`, perhaps at once."""
-        self._closing = True
-        now = self._carrier.clock.monotonic()
-        if self._attempt is not None:
-            self._attempt.abandon(now)
+        """End whatever runs, DISCONNECT first where that is possible. The answer is `closed`, perhaps at once.
+
+        A CONNECT on its way is waited for, at most its own deadline: the hub would see a connection cut that it has
+        just accepted.
+        """
+        self._closing = reason
+        self._held = True
+        if self._attempt is None:
+            self._close_link()
+        elif self._next is None or not self._next.connect_sent:
+            self._attempt.abandon(self._carrier.clock.monotonic())
             self._advance()
+
+    def _close_link(self) -> None:
+        """The rest of `close`, once no attempt runs. A connection that is being left already only has to end."""
         link = self._link
         if link is None:
             self._closed()
-            return
-        link.reason = reason
-        self._held = True
-        if link.automaton.state is ClientState.OPEN:
-            link.automaton.disconnect(now)
+        elif link.automaton.state is ClientState.OPEN:
+            link.reason = self._closing or link.reason
+            link.automaton.disconnect(self._carrier.clock.monotonic())
             link.conversation.finish()
-        else:
-            link.conversation.abort()
 
     @property
     def in_flight(self) -> int:
@@ -259,7 +264,7 @@ class MqttHubSession:
     # The attempt
 
     def _begin(self, *, opening: bool, not_before: float = 0.0) -> None:
-        if self._attempt is not None or self._closing:
+        if self._attempt is not None or self._closing is not None:
             raise LocalProtocolError(f"{self.identity}: an attempt begins while another one runs")
         carrier = self._carrier
         self._opening = opening
@@ -317,7 +322,8 @@ class MqttHubSession:
                 self._abort_new()
             case Command.ABORT_OLD:
                 old = self._leaving or self._link
-                if old is not None:
+                # When we close anyway, DISCONNECT is out: a reset might reach the hub before it.
+                if old is not None and self._closing is None:
                     old.conversation.abort()
 
     async def _dial(self, link: _Link) -> None:
@@ -386,10 +392,10 @@ class MqttHubSession:
         link.conversation.flush()
 
     def _resume(self, attempt: Handover) -> None:
-        self._held = False
+        self._held = self._closing is not None
         if attempt.connected:
             self._swap(attempt)
-        if not self._closing:
+        if self._closing is None:
             self._owner.writable(self)
 
     def _swap(self, attempt: Handover) -> None:
@@ -397,7 +403,7 @@ class MqttHubSession:
         assert link is not None, "the new connection was accepted"
         assert link.token is not None, "and with a token"
         self._leaving, self._link, self._next = self._link, link, None
-        if self._closing:
+        if self._closing is not None:
             return
         if self._opening:
             self._owner.opened(self, link.token)
@@ -425,7 +431,10 @@ class MqttHubSession:
             self._carrier.wheel.set(self._deadline, None)
             self._deadline = None
         self._next = None
-        if self._closing or attempt.stage is Stage.DONE:
+        if self._closing is not None:
+            self._close_link()
+            return
+        if attempt.stage is Stage.DONE:
             return
         failure = self._failure or Failure(Ask.WAIT, f"the attempt ended while {attempt.stage.value}")
         if attempt.stage is Stage.FAILED:
@@ -505,7 +514,7 @@ class MqttHubSession:
         else:
             self._link = None
             self._held = False
-            if self._closing:
+            if self._closing is not None:
                 self._closed()
             else:
                 self._owner.lost(self, failure)
@@ -537,6 +546,6 @@ class MqttHubSession:
             self._advance()
 
     def _closed(self) -> None:
-        self._closing = False
+        self._closing = None
         self._held = False
         self._owner.closed(self)
