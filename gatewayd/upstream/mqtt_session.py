@@ -45,6 +45,14 @@ from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 
 _LOG: Final = logging.getLogger(__name__)
 
+# What took too long when a stage's deadline ends an attempt.
+_IN_WORDS: Final = {
+    Stage.DIALING: "the dial",
+    Stage.DIALING_ALONE: "the dial",
+    Stage.CROSSING: "the hub's answer to CONNECT",
+    Stage.CONNECTING: "the hub's answer to CONNECT",
+}
+
 
 class HubDialer(Protocol):
     """Makes the TLS connection; `upstream.dialer.Dialer` is the one."""
@@ -150,11 +158,11 @@ class MqttHubSession:
     __slots__ = (
         "_attempt",
         "_carrier",
+        "_close_by",
         "_closing",
         "_deadline",
         "_dialing",
         "_failure",
-        "_fast_at",
         "_held",
         "_in_turn",
         "_leaving",
@@ -185,7 +193,7 @@ class MqttHubSession:
         self._held = False
         self._closing: str | None = None  # why, while a close is under way
         self._in_turn = False
-        self._fast_at: float | None = None
+        self._close_by = 0.0  # while a close waits for CONNACK: when it does so no longer
         self._short_lives = 0
 
     # What the owner asks
@@ -206,16 +214,20 @@ class MqttHubSession:
     def close(self, reason: str) -> None:
         """End whatever runs, DISCONNECT first where that is possible. The answer is `closed`, perhaps at once.
 
-        A CONNECT on its way is waited for, at most its own deadline: the hub would see a connection cut that it has
-        just accepted.
+        A CONNECT on its way is waited for, at most as long as the hub may take to close an old connection: the hub
+        would see a connection cut that it has just accepted.
         """
         self._closing = reason
         self._held = True
         if self._attempt is None:
             self._close_link()
-        elif self._next is None or not self._next.connect_sent:
-            self._attempt.abandon(self._carrier.clock.monotonic())
-            self._advance()
+            return
+        now = self._carrier.clock.monotonic()
+        if self._next is not None and self._next.connect_sent:
+            self._close_by = now + self._carrier.settings.timeouts.close
+        else:
+            self._attempt.abandon(now)
+        self._advance()
 
     def _close_link(self) -> None:
         """The rest of `close`, once no attempt runs. A connection that is being left already only has to end."""
@@ -281,11 +293,15 @@ class MqttHubSession:
         self._advance()
 
     def _due(self, now: float) -> None:
-        if self._attempt is not None:
-            stage = self._attempt.stage
-            self._failure = self._failure or Failure(Ask.WAIT, f"no end of {stage.value!r} in time")
-            self._attempt.handle_deadline(now)
-            self._advance()
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if self._closing is not None and now >= self._close_by:
+            attempt.abandon(now)
+        attempt.handle_deadline(now)
+        if attempt.failed_in in _IN_WORDS:
+            self._failure = Failure(Ask.WAIT, f"{_IN_WORDS[attempt.failed_in]} took too long")
+        self._advance()
 
     def _advance(self) -> None:
         """Carry out commands until there are none; then wait for the deadline, or conclude."""
@@ -301,7 +317,10 @@ class MqttHubSession:
         if attempt.finished:
             self._conclude(attempt)
         elif self._deadline is not None:
-            self._carrier.wheel.set(self._deadline, attempt.deadline())
+            when = attempt.deadline()
+            if self._closing is not None and when is not None:
+                when = min(when, self._close_by)
+            self._carrier.wheel.set(self._deadline, when)
 
     def _carry_out(self, command: Command, attempt: Handover) -> None:
         match command:
@@ -376,8 +395,6 @@ class MqttHubSession:
         now = self._carrier.clock.monotonic()
         self._owner.connecting(self)
         link.connect_sent = True
-        if self._attempt is not None and settings.mode is Mode.FAST and not self._opening:
-            self._fast_at = now
         link.automaton.connect(
             Connect(
                 client_id=client_id(self.identity),
@@ -436,7 +453,8 @@ class MqttHubSession:
             return
         if attempt.stage is Stage.DONE:
             return
-        failure = self._failure or Failure(Ask.WAIT, f"the attempt ended while {attempt.stage.value}")
+        failure, self._failure = self._failure, None
+        assert failure is not None, "whatever ends an attempt badly says why"
         if attempt.stage is Stage.FAILED:
             self._owner.renewal_failed(self, failure)
             return
@@ -479,7 +497,7 @@ class MqttHubSession:
             self._next_closed(link, closed, inference, now)
         elif link is self._leaving:
             self._leaving = None
-            if self._attempt is not None:
+            if self._attempt is not None and not self._opening:
                 self._attempt.old_closed(now)
                 self._advance()
         elif link is self._link:
@@ -495,7 +513,12 @@ class MqttHubSession:
             self._failure = self._failure or Failure(Ask.WAIT, words)
         else:
             self._failure = self._failure or Failure.of(inference)
-        attempt.new_closed(now)
+        if self._dialing is not None:
+            # It ended in the instant in which it was made: the dial has not returned yet, and is not waited for.
+            self._dialing = None
+            attempt.dial_failed(now)
+        else:
+            attempt.new_closed(now)
         self._advance()
 
     def _link_closed(self, inference: Inference | None, closed: Closed, now: float) -> None:
@@ -521,18 +544,20 @@ class MqttHubSession:
 
     def _infer(self, link: _Link, closed: Closed, now: float) -> Inference | None:
         """What the hub meant by an end that nobody announced; None when the end was ours."""
+        connected_for = None if link.accepted_at is None else now - link.accepted_at
+        if connected_for is not None and connected_for > DUPLICATE_SPELL_SECONDS:
+            self._short_lives = 0
         if closed.planned or link.token is None or not link.connect_sent:
             return None
-        if link.accepted_at is None and self._failure is not None and self._failure.inference is not None:
-            return self._failure.inference  # CONNACK has said it
-        connected_for = None if link.accepted_at is None else now - link.accepted_at
-        if connected_for is not None:
-            short = connected_for <= DUPLICATE_SPELL_SECONDS
-            self._short_lives = self._short_lives + 1 if short else 0
+        if connected_for is None:
+            if self._failure is not None and self._failure.inference is not None:
+                return self._failure.inference  # CONNACK has said it
+        elif connected_for <= DUPLICATE_SPELL_SECONDS:
+            self._short_lives += 1
+        # Our own fast handover is never the reason: the old connection has said DISCONNECT, so its end is planned.
         return classify_close(
             connected_for=connected_for,
             expired_for=now - link.token.expires if self._carrier.clock_trusted() else None,
-            handover_ago=None if self._fast_at is None else now - self._fast_at,
             short_lives=self._short_lives,
         )
 
