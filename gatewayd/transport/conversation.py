@@ -128,10 +128,9 @@ class Conversation(Generic[EventT, ClosedT]):
         The peer's close_notify alone is not passed on: it may come from its TLS layer, before its application has read
         what we sent last. When no FIN comes within the stream's linger, the stream is reset and `error` says so.
         """
-        self._turn()
         if self._stream is not None:
             self._finished = True
-            self._stream.finish()
+            self._turn()  # inside `on_event` that turn does it, behind what it has to send
 
     def abort(self, error: Exception | None = None) -> None:
         """Reset the connection. `on_closed` follows, later, with what the automaton makes of a lost connection."""
@@ -214,6 +213,8 @@ class Conversation(Generic[EventT, ClosedT]):
         if closing is None:
             if stream is not None:
                 self._send(stream)
+                if self._finished:
+                    stream.finish()
                 self._wheel.set(self._deadline, self._automaton.deadline())
             return
         self._is_closed = True

@@ -412,6 +412,29 @@ async def test_finish_waits_for_the_peers_fin_and_not_only_for_its_close_notify(
         assert talk.it.error is None
 
 
+async def test_what_is_said_in_an_event_goes_out_before_the_finish_asked_for_in_it(
+    tls: Tls, wheel: DeadlineWheel
+) -> None:
+    def leave(talk: Talk, text: str) -> None:
+        talk.automaton.say("disconnect")
+        talk.it.finish()
+
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"leave\n")
+        heard.set_result(await reader.read())
+        writer.close()
+
+    talk = Talk(wheel, reaction=leave)
+    async with stdlib_server(tls.their_server(), serve) as port:
+        await dialled(port, tls.our_client(), talk.it)
+        async with asyncio.timeout(PATIENCE):
+            assert await heard == b"disconnect\n"
+        await talk.until_gone()
+        assert talk.it.error is None
+
+
 async def test_a_congested_conversation_says_so_and_when_it_is_over(tls: Tls, wheel: DeadlineWheel) -> None:
     go = asyncio.Event()
 
