@@ -30,16 +30,16 @@ class BackoffPolicy:
 class Backoff:
     """The retry state of one peer. Time and chance are arguments: `uniform(a, b)` draws from [a, b]."""
 
-    __slots__ = ("_last", "_policy", "_up_since")
+    __slots__ = ("_last", "_up_since", "policy")
 
     def __init__(self, policy: BackoffPolicy) -> None:
-        self._policy = policy
+        self.policy = policy  # may be replaced; used from the next failure on
         self._last = 0.0
         self._up_since: float | None = None
 
     def failed(self, now: float, uniform: Callable[[float, float], float]) -> float:
         """The peer failed at `now`; how many seconds to wait before the next attempt."""
-        policy = self._policy
+        policy = self.policy
         if self._up_since is not None and now - self._up_since >= policy.stable:
             self._last = 0.0
         self._up_since = None

@@ -8,9 +8,10 @@ about tokens or messages.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -37,6 +38,7 @@ from gatewayd.daemon.tuning import (
 from gatewayd.downstream.admission import Admission, HeldBecause
 from gatewayd.downstream.listener import Listener
 from gatewayd.downstream.token_verifier import KeyTableVerifier
+from gatewayd.errors import ConfigError, ConfigProblem
 from gatewayd.flow.dispatch import Dispatch
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.hub_tokens import HubTokens
@@ -171,15 +173,17 @@ class Gateway:
         self.status_address: Endpoint | None = None
 
     async def start(self) -> None:
-        """Load the keys, bind the sockets. Raises OSError, DeviceFileError, KeyMalformed, ConfigError."""
+        """Load the keys, bind the sockets. Raises DeviceFileError, KeyMalformed, ConfigError."""
         config = self.config
-        self.status_address = await self._status_server.start(config.metrics.address)
+        with _bound_for("metrics.address", config.metrics.address):
+            self.status_address = await self._status_server.start(config.metrics.address)
         count = self.keyring.load(config.devices.file, check_permissions=not self._keys_are_guarded)
         engine = self.keyring.signer.engine
         self.metrics.build_info.labels(VERSION, engine).set(1)
         self.metrics.config_last_reload_successful.set(1)
         self._heartbeat.start()
-        await self.listener.start(config.listener.address.host, config.listener.address.port)
+        with _bound_for("listener.address", config.listener.address):
+            await self.listener.start(config.listener.address.host, config.listener.address.port)
         self.status.started = True
         _LOG.info(
             "gatewayd %s serves %d identities of %s, signer %s, listening on port %d",
@@ -260,3 +264,13 @@ class Gateway:
                 return False
             await asyncio.sleep(_STEP_SECONDS)
         return True
+
+
+@contextlib.contextmanager
+def _bound_for(key: str, address: Endpoint) -> Iterator[None]:
+    """A socket that cannot be bound is told by the key that asked for it."""
+    try:
+        yield
+    except OSError as error:
+        problem = ConfigProblem(key, f"cannot listen on {address}: {error.strerror or error}")
+        raise ConfigError((problem,)) from error

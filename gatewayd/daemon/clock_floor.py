@@ -20,6 +20,8 @@ _LOG: Final = logging.getLogger(__name__)
 SAVE_SECONDS: Final = 3600.0
 # What is kept may not be so far ahead that a clock once set wrongly blocks signing for good.
 MAX_AHEAD_SECONDS: Final = 10 * 366 * 86_400
+# Seconds since 1970 have 10 until the year 2286; Python reads no number of more than 4,300.
+MAX_DIGITS: Final = 20
 
 
 def read_floor(path: Path) -> float:
@@ -31,7 +33,7 @@ def read_floor(path: Path) -> float:
     except (OSError, UnicodeDecodeError) as error:
         _LOG.warning("the last good time cannot be read from %s: %s", path, error)
         return float(RELEASE_EPOCH_SECONDS)
-    if not text.isdigit() or int(text) > RELEASE_EPOCH_SECONDS + MAX_AHEAD_SECONDS:
+    if not text.isdigit() or len(text) > MAX_DIGITS or int(text) > RELEASE_EPOCH_SECONDS + MAX_AHEAD_SECONDS:
         _LOG.warning("%s holds no time: expected whole seconds since 1970", path)
         return float(RELEASE_EPOCH_SECONDS)
     return max(float(RELEASE_EPOCH_SECONDS), float(text))

@@ -56,6 +56,7 @@ class Heartbeat:
         self._deadline = Deadline(self._look)
         self._planned = 0.0
         self._looks = 0
+        self._all_have_a_next_action = True  # as the latest sweep found
         self._trusted = watch.trusted
 
     def start(self) -> None:
@@ -79,10 +80,10 @@ class Heartbeat:
         self._wheel.set(self._deadline, self._planned)
         self._look_at_clock(now)
         self._looks += 1
-        if self._looks % SWEEP_EVERY == 0 and not self._sweep(now):
-            return
+        if self._looks % SWEEP_EVERY == 0:
+            self._all_have_a_next_action = self._sweep(now)
         due = self._hub_sessions.conductor.deadline()
-        if due is None or due > now - OVERDUE_SECONDS:
+        if self._all_have_a_next_action and (due is None or due > now - OVERDUE_SECONDS):
             self._progress.report(ROOM, now)
 
     def _look_at_clock(self, now: float) -> None:

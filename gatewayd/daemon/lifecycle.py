@@ -25,6 +25,7 @@ from gatewayd.daemon.progress import Stall
 from gatewayd.daemon.reload import Reloader, ReloadOutcome
 from gatewayd.daemon.start import Startup
 from gatewayd.daemon.watchdog import Watchdog
+from gatewayd.errors import GatewaydError
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ def serve(startup: Startup, clock: Clock) -> int:
 
 
 async def _live(startup: Startup, clock: Clock) -> int:
+    code: int = ExitCode.FAILED
+    failure: GatewaydError | OSError | None = None
     async with asyncio.TaskGroup() as tasks:
 
         def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -64,7 +67,14 @@ async def _live(startup: Startup, clock: Clock) -> int:
             spawn=spawn,
             keys_are_guarded=_is_credential(startup.config.devices.file),
         )
-        return await _Life(startup, gateway, clock).live()
+        try:
+            code = await _Life(startup, gateway, clock).live()
+        except (GatewaydError, OSError) as error:
+            # The group would wrap it, and whoever reads the log needs its own words.
+            failure = error
+    if failure is not None:
+        raise failure
+    return code
 
 
 class _Life:

@@ -155,6 +155,8 @@ class Listener:
         self._limits = policy.mqtt_limits()
         self._address_limit = RateLimit(policy.connects_per_address_per_second, 1.0)
         self._pacing = RefusalPacing(policy.hold)
+        if self._server is not None:
+            self._server.handshake_timeout = policy.handshake_deadline
 
     # Life
 

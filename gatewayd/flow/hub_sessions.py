@@ -127,7 +127,9 @@ class HubSessions:
                     case Close(identity, reason):
                         if reason is not CloseReason.UNWANTED:
                             self._say_close(identity, reason)
-                        self._session(identity).close(_CLOSE_REASONS[reason])
+                        self._session(identity).close(
+                            "shutdown" if self._stopping else _CLOSE_REASONS[reason]
+                        )
         finally:
             self._in_turn = False
         self._wheel.set(self._deadline, self.conductor.deadline())
@@ -140,7 +142,7 @@ class HubSessions:
         now = self._clock.monotonic()
         sessions = list(self._sessions.values())
         for session in sessions:
-            self.conductor.unwant(session.identity, now)
+            self._unwant(session.identity, now)
         self.turn()
         return len(sessions)
 
@@ -254,10 +256,14 @@ class HubSessions:
             self._wheel.set(self._lingering[identity], self._clock.monotonic() + max(1.0, self.linger))
             return
         del self._lingering[identity]
-        self.conductor.unwant(identity, self._clock.monotonic())
+        self._unwant(identity, self._clock.monotonic())
+        self.turn()
+
+    def _unwant(self, identity: Identity, now: float) -> None:
+        """Nobody needs the session any more. One that has nothing to close is forgotten at once."""
+        self.conductor.unwant(identity, now)
         if self.conductor.session(identity) is None:
             self._forget(identity)
-        self.turn()
 
     def _forget(self, identity: Identity) -> None:
         self._sessions.pop(identity, None)

@@ -56,7 +56,7 @@ class StreamServer:
         self._sock = sock
         self._context = context
         self._owner_factory = owner_factory
-        self._handshake_timeout = handshake_timeout
+        self.handshake_timeout = handshake_timeout  # may be changed; handshakes in progress keep theirs
         self._max_handshakes = max_handshakes
         self._limits = limits
         self._admit = admit
@@ -152,7 +152,7 @@ class StreamServer:
             TlsEngine(self._context, None),
             host,
             (host, port),
-            handshake_timeout=self._handshake_timeout,
+            handshake_timeout=self.handshake_timeout,
             limits=self._limits,
             on_ready=self._ready,
             on_failed=self._failed,

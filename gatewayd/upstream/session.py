@@ -324,6 +324,7 @@ class HubSession(Generic[K]):
     def _delay(self, now: float, policy: SessionPolicy, uniform: Uniform) -> float:
         if self._backoff is None:
             self._backoff = Backoff(policy.retry)
+        self._backoff.policy = policy.retry  # a reload may have changed it
         delay = self._backoff.failed(now, uniform)
         if self.twin_suspected:
             slow = policy.twin_first * 2.0 ** min(self._short_lives - DUPLICATE_REPEATS, 16)

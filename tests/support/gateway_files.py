@@ -1,0 +1,144 @@
+"""All files of one gateway between an emulated hub and devices, on loopback ports that were free a moment ago.
+
+    async with emulated_hub("dev-01") as hub:
+        site = GatewaySite.make(tmp_path, hub, ["dev-01"], lifetime=20)
+
+`site` is also the desk at which a device meets the gateway (see `raw_device.Desk`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatewayd.clock import SystemClock
+from tests.support.emulated_hub import DeskHub, device_key, device_key_text, sas_token
+from tests.support.tls_material import Authority
+
+LISTENER_NAME = "gateway.test"
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def second_key_text(identity: str) -> str:
+    """The secondary key the emulated hub knows for `identity`."""
+    return base64.b64encode(device_key(f"{identity}:2")).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySite:
+    """Paths and addresses. `hub` is the hub's name, in user names and tokens."""
+
+    toml: Path
+    devices: Path
+    floor_file: Path
+    authority: Path
+    hub: str
+    host: str
+    port: int
+    metrics_port: int
+    text: str
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        hub: DeskHub,
+        identities: Sequence[str],
+        *,
+        lifetime: float = 3600.0,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        more: str = "",
+        tokens: str = "",
+        listener: str = "",
+        deadlines: str = "",
+        session: str = "",
+    ) -> GatewaySite:
+        """Write everything. `tokens`, `listener`, `deadlines`, `session` are more lines of those tables."""
+        authority = Authority(folder, "gateway-authority")
+        chain = authority.server(LISTENER_NAME, host).chain
+        chain.chmod(0o600)
+        hub.certificate.write_authority(folder / "hub-authority.pem")
+        devices = folder / "devices.csv"
+        devices.write_text(
+            "".join(f"{name},{device_key_text(name)},{second_key_text(name)}\n" for name in identities)
+        )
+        devices.chmod(0o600)
+        port, metrics_port = port or free_port(host), free_port()
+        lines = [
+            "[hub]",
+            f"hostname = {json.dumps(hub.hostname)}",
+            'trusted_ca = "hub-authority.pem"',
+            "[hub.endpoints]",
+            f'mqtt = "{hub.host}:{hub.port}"',
+            "[hub.session]",
+            session,
+            "[hub.deadlines]",
+            *(f'{name} = "1s"' for name in ("dial", "handshake", "connack") if name not in deadlines),
+            deadlines,
+            "[tokens]",
+            f'lifetime = "{lifetime:g}s"',
+            tokens,
+            "[listener]",
+            f'address = "{host}:{port}"',
+            f"certificate = {json.dumps(chain.name)}",
+            listener,
+            "[devices]",
+            'file = "devices.csv"',
+            "[metrics]",
+            f'address = "127.0.0.1:{metrics_port}"',
+            "[clock]",
+            'floor_file = "clock-floor"',
+            more,
+        ]
+        text = "\n".join(line for line in lines if line) + "\n"
+        toml = folder / "gatewayd.toml"
+        toml.write_text(text)
+        return cls(
+            toml=toml,
+            devices=devices,
+            floor_file=folder / "clock-floor",
+            authority=authority.ca_file,
+            hub=hub.hostname,
+            host=host,
+            port=port,
+            metrics_port=metrics_port,
+            text=text,
+        )
+
+    # The desk
+
+    @property
+    def hostname(self) -> str:
+        """The name in the listener's certificate."""
+        return LISTENER_NAME
+
+    def client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    def username(self, identity: str) -> str:
+        return f"{self.hub}/{identity}/?api-version=2021-04-12"
+
+    def token(self, identity: str, lifetime: float = 3600.0, *, key: bytes | None = None) -> str:
+        expiry = int(SystemClock().wall() + lifetime)
+        return sas_token(self.hub, identity, key or device_key(identity), expiry)
+
+    # What an operator does
+
+    def rewrite(self, before: str, after: str) -> None:
+        """Change one line's text in the configuration file as it is now."""
+        text = self.toml.read_text()
+        assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in the file"
+        self.toml.write_text(text.replace(before, after))
