@@ -46,8 +46,12 @@ class Gateway:
         """Its metrics now."""
         return parse_metrics(await fetch(self._http, f"{self._base}/metrics"))
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def rss_kib(self) -> int:
-        return rss_kib(self._child.pid)
+        return rss_kib(self.pid)
 
     def kill(self) -> None:
         """End it as a crash would."""
