@@ -44,6 +44,10 @@ format: $(STAMP) ## Format Python in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP) ## Write anew what docs/ takes from the code
+	$(BIN)/python -m gatewayd.daemon.config_reference docs
+	$(BIN)/python -m tests.support.doc_blocks
+
 clean: ## Remove what was built
 	rm -rf $(VENV) build dist csrc/build *.egg-info
 	find . -name '*.so' -not -path './$(VENV)/*' -delete
