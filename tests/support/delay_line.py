@@ -8,6 +8,7 @@ is not delayed; a test of a round trip must start counting after it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import deque
@@ -76,7 +77,8 @@ class _End(asyncio.Protocol):
         if data:
             self.transport.write(data)
         else:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # it was reset meanwhile; its next read finds that
+                self.transport.write_eof()
 
 
 class Flow:
