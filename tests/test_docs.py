@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from gatewayd.daemon.config import sections, settings
-from gatewayd.protocol.iothub.refusals import TABLE, Refusal, causes
+from gatewayd.protocol.iothub.refusals import (
+    TABLE,
+    Refusal,
+    causes,
+    classify_close,
+    classify_connack,
+)
 from gatewayd.upstream.handover import TRANSITIONS, Mode, Stage
 from gatewayd.upstream.session import State
 from tests.support import diagrams
@@ -54,6 +60,26 @@ def test_the_codes_of_the_field_have_a_runbook_for_each_cause(code: int) -> None
     text = (DOCS / "operations.md").read_text(encoding="utf-8")
     headings = re.findall(rf"^### {code} (.*)$", text, re.MULTILINE)
     assert headings == [row.cause for row in causes(code)]
+
+
+def test_the_codes_that_can_be_inferred_on_mqtt_are_the_ones_the_page_names() -> None:
+    inferred = {
+        classify_connack(code, clock_trusted=trusted, token_fresh=fresh).refusal
+        for code in range(1, 6)
+        for trusted in (True, False)
+        for fresh in (True, False)
+    } | {
+        classify_close(connected_for=up, expired_for=over, handover_ago=ago, short_lives=lives).refusal
+        for up in (None, 1.0, 1000.0)
+        for over in (None, -1000.0, 1.0)
+        for ago in (None, 1.0)
+        for lives in (0, 9)
+    }
+    text = " ".join((DOCS / "operations.md").read_text(encoding="utf-8").split())
+    named = ", ".join(
+        f"{code} `{cause}`" for code, cause in sorted((one.code, one.cause) for one in inferred)
+    )
+    assert f"It reports these: {named}." in text
 
 
 def test_every_room_and_every_state_is_drawn() -> None:
