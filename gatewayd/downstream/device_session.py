@@ -244,6 +244,10 @@ class DeviceSession:
             self._automaton.resume_keep_alive(self._desk.clock.monotonic())
             self._conversation.resume()
 
+    def retune(self, limits: Limits) -> None:
+        """Take new bounds; deadlines that run and the keep-alive that was granted stay."""
+        self._automaton.retune(limits)
+
     def close(self, end: DeviceEnd, detail: str = "") -> None:
         """End the session, whatever its phase. MQTT 3.1.1 has no word for it: the device sees the stream end."""
         if self.phase is not Phase.OVER:

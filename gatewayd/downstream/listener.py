@@ -150,13 +150,15 @@ class Listener:
             metrics.disconnects.labels("device", _flag(end is DeviceEnd.DISCONNECT), end.value)
 
     def retune(self, policy: ListenerPolicy) -> None:
-        """Take new bounds. Sessions that are here keep theirs; connect limits start anew."""
+        """Take new bounds. Sessions that are here keep what was agreed at CONNECT; connect limits start anew."""
         self._policy = policy
         self._limits = policy.mqtt_limits()
         self._address_limit = RateLimit(policy.connects_per_address_per_second, 1.0)
         self._pacing = RefusalPacing(policy.hold)
         if self._server is not None:
             self._server.handshake_timeout = policy.handshake_deadline
+        for session in (*self._present.values(), *self._not_in):
+            session.retune(self._limits)
 
     # Life
 
@@ -345,7 +347,7 @@ class Listener:
             return  # counted and said when it was decided
         self._metrics.device_refusals.labels(end.value).inc()
         _LOG.log(
-            logging.DEBUG if end is DeviceEnd.CLOSED else self._level(f"connect {session.peer_host}"),
+            logging.DEBUG if end is DeviceEnd.CLOSED else self._level(f"{end.value} {session.peer_host}"),
             "a connection ended before it was a device's: %s",
             closed.detail,
             extra={

@@ -4,12 +4,13 @@
         await daemon.until_notified("READY=1")
 
 Everything it says (notifications, log lines) is kept with what it was; every wait is bounded. A daemon that still runs
-at the end of the test is killed.
+at the end of the test is told to end, and killed when it does not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.gateway_files import GatewaySite
 
 WITHIN_SECONDS = 20.0
+# A drain with nothing to wait for is done in a tenth of this.
+LEAVE_SECONDS = 3.0
 LogLine = dict[str, Any]
 
 
@@ -76,6 +79,11 @@ class DaemonProcess:
                 f"not within {within} s; notified {self.notifications}, said {self.output[-20:]}"
             ) from None
 
+    async def until_said(self, words: str, times: int = 1) -> LogLine:
+        """The first of `times` log lines that hold `words`."""
+        await self.until(lambda daemon: len(daemon.said(words)) >= times)
+        return self.said(words)[0]
+
     async def until_notified(self, assignment: str, times: int = 1, within: float = WITHIN_SECONDS) -> None:
         await self.until(lambda daemon: daemon.notified(assignment) >= times, within)
 
@@ -104,7 +112,7 @@ class DaemonProcess:
         return int(head.split()[1]), body.decode()
 
     async def metrics(self) -> dict[str, float]:
-        """Every sample: `name{label="value"}` with labels in order of their names."""
+        """Every sample: `name{label="value"}` with labels in order of their names. Up to a second old."""
         _, text = await self.get("/metrics")
         samples: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
@@ -120,7 +128,12 @@ class DaemonProcess:
                 await asyncio.sleep(0.05)
 
     async def leave(self) -> None:
-        """End it, by force if it still runs, and let go of everything."""
+        """End it, by force if it does not do so soon, and let go of everything."""
+        if self.process.returncode is None:
+            self.process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self.process.wait()
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()

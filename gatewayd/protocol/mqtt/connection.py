@@ -113,6 +113,10 @@ class Connection(ABC, Generic[Event]):
         self._is_over = False
         self._end: Closed | None = None
 
+    def retune(self, limits: Limits) -> None:
+        """Take other bounds from here on; what was settled at CONNECT, keep-alive and packet size, stays."""
+        self._limits = limits
+
     # The face
 
     def receive(self, data: bytes | bytearray | memoryview, now: float) -> None:
