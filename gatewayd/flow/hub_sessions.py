@@ -21,7 +21,7 @@ from gatewayd.flow.hub_tokens import HubTokens
 from gatewayd.flow.renewal import Close, CloseReason, Open, Renew, Renewal
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
-from gatewayd.protocol.iothub.refusals import Ask, Inference, Refusal
+from gatewayd.protocol.iothub.refusals import Inference, Refusal
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
 from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
@@ -80,6 +80,8 @@ class HubSessions:
         self._sessions: dict[Identity, MqttHubSession] = {}
         self._lingering: dict[Identity, Deadline] = {}
         self._down_since: dict[Identity, float] = {}
+        self._renewal_failing_since: dict[Identity, float] = {}  # while the old connection goes on
+        self._ended_by: Inference | None = None  # what the newest end was counted under
         self._deadline = Deadline(self._due)
         self._in_turn = False
         self._stopping = False
@@ -140,11 +142,12 @@ class HubSessions:
         for identity in list(self._lingering):
             self._wheel.set(self._lingering.pop(identity), None)
         now = self._clock.monotonic()
-        sessions = list(self._sessions.values())
-        for session in sessions:
-            self._unwant(session.identity, now)
+        sessions = len(self._sessions)
+        # Also those that only wait for a permit: none may be opened any more.
+        for identity in [session.identity for session in self.conductor.sessions()]:
+            self._unwant(identity, now)
         self.turn()
-        return len(sessions)
+        return sessions
 
     @property
     def open_sessions(self) -> int:
@@ -194,19 +197,25 @@ class HubSessions:
                 "old_forced": report.old_forced,
             },
         )
+        since = self._renewal_failing_since.pop(session.identity, None)
+        if since is not None:
+            _LOG.info(
+                "renewed after %.1f s of failures", now - since, extra={"device_id": str(session.identity)}
+            )
         self.turn()
 
     def renewal_failed(self, session: MqttHubSession, failure: Failure) -> None:
         self._failed.inc()
         self._note(session.identity, failure)
         self.conductor.renewal_failed(session.identity, failure.ask, self._clock.monotonic())
+        repeats = session.identity in self._renewal_failing_since
         _LOG.log(
-            self._level(session.identity),
+            logging.DEBUG if repeats else logging.WARNING,
             "a renewal failed, the old connection goes on: %s",
             failure.words,
             extra={"device_id": str(session.identity)},
         )
-        self._down_since.setdefault(session.identity, self._clock.monotonic())
+        self._renewal_failing_since.setdefault(session.identity, self._clock.monotonic())
         self._dispatch.pump(self._dispatch.lane(session.identity))
         self.turn()
 
@@ -229,6 +238,7 @@ class HubSessions:
     def ended(self, session: MqttHubSession, planned: bool, reason: str, inference: Inference | None) -> None:
         self._metrics.disconnects.labels("hub", "true" if planned else "false", reason).inc()
         if inference is not None:
+            self._ended_by = inference
             self._count(session.identity, inference)
 
     def acknowledged(self, session: MqttHubSession, handle: int) -> None:
@@ -268,6 +278,7 @@ class HubSessions:
     def _forget(self, identity: Identity) -> None:
         self._sessions.pop(identity, None)
         self._down_since.pop(identity, None)
+        self._renewal_failing_since.pop(identity, None)
         self._parked.discard(identity)
         lane = self._dispatch.lane(identity)
         self._dispatch.hub_forgot(lane)
@@ -275,23 +286,18 @@ class HubSessions:
             self._dispatch.forget(identity)
 
     def _note(self, identity: Identity, failure: Failure) -> None:
-        """Count what the hub refused, and slow down when it throttles. What ended an accepted connection is counted
-        by `ended`."""
+        """Count what the hub refused, once, and slow down when it throttles."""
         inference = failure.inference
-        if inference is None:
+        if inference is None or inference is self._ended_by:  # `ended` has counted it
             return
         if inference.refusal.code in _THROTTLES:
             self.conductor.throttled(self._clock.monotonic())
-        if failure.ask is not Ask.WAIT or inference.refusal.code in _THROTTLES:
-            self._count(identity, inference)
+        self._count(identity, inference)
 
     def _count(self, identity: Identity, inference: Inference) -> None:
         refusal = inference.refusal
         self._metrics.hub_errors.labels(str(refusal.code), refusal.cause).inc()
         self.refusals.append(NotedRefusal(self._clock.wall(), identity, refusal))
-
-    def _level(self, identity: Identity) -> int:
-        return logging.DEBUG if identity in self._down_since else logging.WARNING
 
     def _say_down(self, identity: Identity, failure: Failure, what: str) -> None:
         extra: dict[str, object] = {"device_id": str(identity)}
@@ -302,8 +308,10 @@ class HubSessions:
             text = f"{text}. {failure.inference.refusal.remedy}"
         if self.conductor.state(identity) in (State.PARKED, State.STOPPED):
             self._parked.add(identity)
-        _LOG.log(self._level(identity), "%s: %s", what, text, extra=extra)
+        level = logging.DEBUG if identity in self._down_since else logging.WARNING
+        _LOG.log(level, "%s: %s", what, text, extra=extra)
         self._down_since.setdefault(identity, self._clock.monotonic())
+        self._renewal_failing_since.pop(identity, None)
 
     def _say_up(self, identity: Identity, now: float) -> None:
         since = self._down_since.pop(identity, None)
@@ -318,3 +326,5 @@ class HubSessions:
 
     def _say_close(self, identity: Identity, reason: CloseReason) -> None:
         _LOG.warning("a hub session is closed by us: %s", reason.value, extra={"device_id": str(identity)})
+        self._down_since.setdefault(identity, self._clock.monotonic())
+        self._renewal_failing_since.pop(identity, None)
