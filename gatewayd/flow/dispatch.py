@@ -5,7 +5,11 @@ sessions may be absent. Whenever something changes (a message came, the hub ackn
 pumped: it hands the hub session as many waiting messages as its window allows, in order.
 
 Promises (*bounded*): one device holds at most its own bounds, all together at most `max_bytes_in_all`; at a bound the
-device is not read until there is room again, which is counted. A QoS 0 message that finds no room is dropped, counted.
+device is not read until there is room again, which is counted. At the bound of all a device is still read when nothing
+of it waits for the hub, so that those whose messages get through go on, one read at a time, beside any number of those
+whose messages do not. A QoS 0 message that finds no room is dropped, counted.
+
+A device that is read again speaks at once, from inside the call: whatever is booked is booked before that.
 This module keeps nothing on disk and knows no topic: `intake` has already decided that a message is telemetry.
 """
 
@@ -104,13 +108,14 @@ class Dispatch:
         self._bounds = bounds
         for lane in self._lanes.values():
             lane.in_flight.retune(max_messages=bounds.max_messages, max_bytes=bounds.max_bytes)
+        self._read_again(tuple(self._paused.values()))
 
     def forget(self, identity: Identity) -> None:
         """Drop the lane of an identity whose device and hub session are gone; what it held is the device's again."""
         lane = self._lanes.pop(identity, None)
         if lane is not None:
-            self._held_bytes -= lane.in_flight.held_bytes
             self._paused.pop(identity, None)
+            self._read_again(self._book(lane, -lane.in_flight.held_bytes))
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
@@ -124,36 +129,39 @@ class Dispatch:
         """The device of `lane` published with QoS 1."""
         before = lane.in_flight.held_bytes
         outcome = lane.in_flight.offer(packet_id, message, dup=dup, now=self._monotonic())
-        self._held_bytes += lane.in_flight.held_bytes - before
+        roomy = self._book(lane, lane.in_flight.held_bytes - before)
         if outcome is Offer.NEW:
             self._received.inc()
         self.pump(lane)
         self._hand_out_receipts(lane)
         self._pause_if_full(lane)
+        self._read_again(roomy)
 
     def offered_qos0(self, lane: Lane, message: Telemetry) -> None:
         """The device of `lane` published with QoS 0: no receipt, and no claim to room that is not there."""
         self._received.inc()
         hub = lane.hub
+        before = lane.in_flight.held_bytes
         held = False
-        if hub is not None and (hub.can_publish or hub.opens_soon):
+        if hub is not None and (hub.can_publish or (hub.opens_soon and not self._at_bound_of_all)):
             held = lane.in_flight.hold_qos0(message, now=self._monotonic())
+        roomy = self._book(lane, lane.in_flight.held_bytes - before)
         if not held:
             self._no_room.inc()
-            return
-        self._held_bytes += message.size
         self.pump(lane)
+        self._read_again(roomy)
 
     def pump(self, lane: Lane) -> None:
         """Hand the hub session what it can take, oldest first."""
         hub = lane.hub
         if hub is None:
             return
-        before = lane.in_flight.held_bytes
         while hub.can_publish and (held := lane.in_flight.next_to_send()) is not None:
-            lane.in_flight.sent(held, hub.publish(held.message))
+            handle = hub.publish(held.message)
+            before = lane.in_flight.held_bytes
+            lane.in_flight.sent(held, handle)
             self._sent.inc()
-        self._released(lane, before)
+            self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
 
     def acknowledged(self, lane: Lane, handle: int) -> None:
         """The hub acknowledged the message it was sent under `handle`."""
@@ -178,7 +186,9 @@ class Dispatch:
         self._paused.pop(lane.identity, None)
         before = lane.in_flight.held_bytes
         lane.in_flight.device_left(comes_back=comes_back)
-        self._released(lane, before)
+        if self._at_bound_of_all:
+            lane.in_flight.forget_strays()
+        self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
 
     def hub_forgot(self, lane: Lane) -> None:
         """The hub session is gone for good, with its memory of what it had sent."""
@@ -186,34 +196,48 @@ class Dispatch:
         lane.in_flight.unsend()
 
     def _hand_out_receipts(self, lane: Lane) -> None:
-        device = lane.device
-        if device is None:
-            return
-        before = lane.in_flight.held_bytes
+        device, before = lane.device, lane.in_flight.held_bytes
+        due = tuple(lane.in_flight.receipts()) if device is not None else ()
+        if self._at_bound_of_all:
+            lane.in_flight.forget_strays()
+        roomy = self._book(lane, lane.in_flight.held_bytes - before)
         now = self._monotonic()
-        for receipt in lane.in_flight.receipts():
+        for receipt in due:
+            if device is None or lane.device is not device:
+                break  # it left while it was told; what it was not told it sends again
             device.receipt(receipt.packet_id)
             self._receipted.inc()
             self._latency.observe(now - receipt.received_at)
-        self._released(lane, before)
+        self._read_again(roomy)
+
+    @property
+    def _at_bound_of_all(self) -> bool:
+        return self._held_bytes >= self._bounds.max_bytes_in_all
+
+    def _may_be_read(self, lane: Lane) -> bool:
+        ledger = lane.in_flight
+        return not ledger.is_full and (not self._at_bound_of_all or ledger.is_settled)
 
     def _pause_if_full(self, lane: Lane) -> None:
-        full = lane.in_flight.is_full or self._held_bytes >= self._bounds.max_bytes_in_all
-        if full and not lane.paused and lane.device is not None and len(lane.in_flight):
-            lane.paused = True
-            self._paused[lane.identity] = lane
-            self._pauses.inc()
-            lane.device.pause_reading()
+        if lane.paused or lane.device is None or self._may_be_read(lane):
+            return
+        lane.paused = True
+        self._paused[lane.identity] = lane
+        self._pauses.inc()
+        lane.device.pause_reading()
 
-    def _released(self, lane: Lane, before: int) -> None:
-        freed = before - lane.in_flight.held_bytes
-        if not freed:
-            return
-        self._held_bytes -= freed
-        if not self._paused or self._held_bytes >= self._bounds.max_bytes_in_all:
-            return
-        for paused in [one for one in self._paused.values() if not one.in_flight.is_full]:
-            del self._paused[paused.identity]
-            paused.paused = False
-            if paused.device is not None:
-                paused.device.resume_reading()
+    def _book(self, lane: Lane, more: int) -> tuple[Lane, ...]:
+        """`lane` holds `more` bytes than before; the lanes that may have room now."""
+        was_at_bound = self._at_bound_of_all
+        self._held_bytes += more
+        if was_at_bound and not self._at_bound_of_all:
+            return tuple(self._paused.values())
+        return (lane,)
+
+    def _read_again(self, lanes: tuple[Lane, ...]) -> None:
+        """Let those of `lanes` be read that are paused and have room. Each may speak at once, so each is asked anew."""
+        for lane in lanes:
+            if lane.paused and lane.device is not None and self._may_be_read(lane):
+                del self._paused[lane.identity]
+                lane.paused = False
+                lane.device.resume_reading()

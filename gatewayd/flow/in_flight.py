@@ -58,6 +58,11 @@ class Held:
         self.stage = _Stage.WAITING
         self.handle = 0
 
+    @property
+    def is_stray(self) -> bool:
+        """At the hub, and kept only for a device that may come back and resend it."""
+        return not self.claimed and self.stage is _Stage.AT_HUB
+
 
 class InFlight:
     """The ledger of one device. Most devices hold nothing most of the time, so the empty ledger is small."""
@@ -81,8 +86,16 @@ class InFlight:
 
     @property
     def is_full(self) -> bool:
-        """True when the device must not be read: the next message could not be held within the bounds."""
-        return len(self._held) >= self._max_messages or self._bytes >= self._max_bytes
+        """True when the device must not be read: the next message could not be held within the bounds.
+
+        What can be forgotten for it takes no room: else a device that came back would not be read, and could never
+        claim it.
+        """
+        if not self._at_bound:
+            return False
+        strays = [held for held in self._held if held.is_stray] if self._unclaimed else []
+        size = self._bytes - sum(held.message.size for held in strays)
+        return len(self._held) - len(strays) >= self._max_messages or size >= self._max_bytes
 
     def retune(self, *, max_messages: int, max_bytes: int) -> None:
         """Use other bounds from now on."""
@@ -100,15 +113,17 @@ class InFlight:
                 held.claimed = True
                 self._unclaimed -= 1
             return Offer.JOINED
-        if self.is_full:
-            self._forget_acknowledged_strays()
+        if self._at_bound:
+            self.forget_strays()
         self._held.append(Held(packet_id, message, now))
         self._bytes += message.size
         return Offer.NEW
 
     def hold_qos0(self, message: Telemetry, *, now: float) -> bool:
         """A PUBLISH with QoS 0 has to wait its turn; False when there is no room for it."""
-        if self.is_full:
+        if self._at_bound:
+            self.forget_strays()
+        if self._at_bound:
             return False
         held = Held(0, message, now)
         held.claimed = False
@@ -167,7 +182,15 @@ class InFlight:
             held.claimed = False
         self._unclaimed = len(self._held)
         if not comes_back:
-            self._forget_acknowledged_strays()
+            self.forget_strays()
+
+    def forget_strays(self) -> None:
+        """Forget what the hub has and nobody has claimed: room is worth more than the double a resend then makes."""
+        if not self._unclaimed:
+            return
+        for at in range(len(self._held) - 1, -1, -1):
+            if self._held[at].is_stray:
+                self._drop(at)
 
     @property
     def is_settled(self) -> bool:
@@ -180,13 +203,9 @@ class InFlight:
                 return held
         return None
 
-    def _forget_acknowledged_strays(self) -> None:
-        if not self._unclaimed:
-            return
-        for at in range(len(self._held) - 1, -1, -1):
-            held = self._held[at]
-            if not held.claimed and held.stage is _Stage.AT_HUB:
-                self._drop(at)
+    @property
+    def _at_bound(self) -> bool:
+        return len(self._held) >= self._max_messages or self._bytes >= self._max_bytes
 
     def _drop(self, at: int) -> None:
         held = self._held.pop(at)
