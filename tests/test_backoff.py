@@ -50,6 +50,16 @@ def test_a_stable_spell_starts_over() -> None:
     assert backoff.failed(100.0 + 30.0, longest) == 1.0
 
 
+def test_another_policy_is_used_from_the_next_failure_on() -> None:
+    backoff = Backoff(POLICY)
+    for _ in range(6):
+        backoff.failed(0.0, longest)
+    backoff.policy = BackoffPolicy(first=0.5, ceiling=5.0, stable=1.0)
+    assert backoff.failed(0.0, longest) == 5.0
+    backoff.succeeded(10.0)
+    assert backoff.failed(11.0, longest) == 0.5
+
+
 @pytest.mark.parametrize(("first", "ceiling"), [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0)])
 def test_a_policy_that_cannot_work_is_refused(first: float, ceiling: float) -> None:
     with pytest.raises(ValueError, match="expected 0 < first <= ceiling"):

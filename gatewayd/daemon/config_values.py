@@ -248,7 +248,9 @@ class Hostname(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Address(Kind):
-    """A host and a port. Port 0 is allowed only where gatewayd listens: the system chooses one."""
+    """A host and a port. Where gatewayd listens the host is an address, because a name may stand for several, and port
+    0 is allowed: the system chooses one.
+    """
 
     listens: bool
 
@@ -262,6 +264,8 @@ class Address(Kind):
         host = host[1:-1] if bracketed else host
         if not (_is_address(host) if bracketed else _is_hostname(host)):
             raise NotAllowed(f"{_quoted(written)} has no host before the port")
+        if self.listens and not _is_address(host):
+            raise NotAllowed(f"{_quoted(written)} has a name where gatewayd listens")
         if not (0 if self.listens else 1) <= int(port) <= 65535:
             raise NotAllowed(f"port {port} is out of bounds")
         return Endpoint(host, int(port))
@@ -269,7 +273,8 @@ class Address(Kind):
     @property
     def allowed(self) -> str:
         lowest = "0 to 65535, 0 lets the system choose" if self.listens else "1 to 65535"
-        return f'"host:port" or "[IPv6 address]:port", port {lowest}'
+        host = "IPv4 address" if self.listens else "host"
+        return f'"{host}:port" or "[IPv6 address]:port", port {lowest}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,13 +116,19 @@ def test_what_is_more_or_less_than_a_host_name_is_refused(written: object) -> No
     [
         ("0.0.0.0:8883", Endpoint("0.0.0.0", 8883)),
         ("[::1]:8883", Endpoint("::1", 8883)),
-        ("hub.local:1", Endpoint("hub.local", 1)),
         ("127.0.0.1:0", Endpoint("127.0.0.1", 0)),
     ],
 )
 def test_an_address_is_read_and_shown_as_it_was_written(written: str, endpoint: Endpoint) -> None:
     assert Address(listens=True).read(written, HERE) == endpoint
     assert str(endpoint) == written
+
+
+@pytest.mark.parametrize("host", ["localhost", "hub.local"])
+def test_a_name_is_for_dialling_and_not_for_listening(host: str) -> None:
+    assert Address(listens=False).read(f"{host}:1", HERE) == Endpoint(host, 1)
+    with pytest.raises(NotAllowed, match="has a name where gatewayd listens"):
+        Address(listens=True).read(f"{host}:1", HERE)
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,13 @@ def test_a_reload_of_the_same_file_says_that_nothing_has_changed(files: ConfigFo
     assert run.manager.heard[2] == "READY serving"
 
 
-@pytest.mark.parametrize("how", ["bad", "restart", "absent"])
+@pytest.mark.parametrize("how", ["bad", "restart", "absent", "garbage"])
 def test_a_reload_that_cannot_be_is_told_and_changes_nothing(files: ConfigFolder, how: str) -> None:
     def spoil() -> None:
         if how == "absent":
             files.toml.unlink()
+        elif how == "garbage":
+            files.toml.write_bytes(b"\xff\xfe")
         else:
             rewrite(files, 'level = "info"', 'level = "debug"')
             rewrite(files, "[metrics]\n", "[metrics]\nnonsense = 1\n" if how == "bad" else "[metrics]\n")
@@ -181,7 +183,7 @@ def test_a_reload_that_cannot_be_is_told_and_changes_nothing(files: ConfigFolder
     run = Run(files, [spoil])
     assert run.code == ExitCode.OK
     assert "refused" in run.manager.heard[2]
-    problem = {"bad": "metrics.nonsense", "restart": "devices.file", "absent": "gatewayd.toml"}[how]
+    problem = {"bad": "metrics.nonsense", "restart": "devices.file"}.get(how, "gatewayd.toml")
     assert problem in run.said("the old configuration goes on")[0]["message"]
     assert [line for line in run.log if line["level"] == "debug"] == []
 

@@ -92,6 +92,17 @@ def test_waits_grow_without_a_success_up_to_the_ceiling() -> None:
     assert waits == [1.0, 3.0, 9.0, 27.0, 60.0, 60.0]
 
 
+def test_waits_that_a_reload_has_shortened_are_short_also_for_one_that_failed_before() -> None:
+    session = wanted()
+    for _ in range(6):
+        fail(session, Ask.WAIT, 0.0)
+    shorter = SessionPolicy(retry=BackoffPolicy(first=1.0, ceiling=5.0, stable=60.0))
+    session.due(0.0)
+    session.permitted(0.0, shorter)
+    session.down(Ask.WAIT, 0.0, shorter, latest)
+    assert session.wake == 5.0
+
+
 def test_a_short_success_does_not_reset_the_waits_and_a_stable_one_does() -> None:
     session = wanted()
     for _ in range(4):
