@@ -38,7 +38,7 @@ async def test_telemetry_goes_to_the_hub_as_it_was_published_and_is_receipted_th
 
 async def test_a_module_speaks_on_its_own_topics(tls: Tls) -> None:
     name = "dev-01/mod"
-    async with hub_fleet_rig(name) as rig, listening(rig, tls, name) as desk:
+    async with hub_fleet_rig("dev-01", name) as rig, listening(rig, tls, name) as desk:
         device = await RawDevice.connect(desk, name)
         await device.publish(b"body")
         assert [message.payload for message in rig.hub.ledger.of(name)] == [b"body"]
