@@ -325,7 +325,7 @@ HANDOVER_SECONDS: Final = 2.0
 
 
 def feasibility(
-    devices: int, lifetime: float, earliest: float, latest: float, budget: float, reserve: float = 0.25
+    devices: int, lifetime: float, earliest: float, latest: float, budget: float, reserve: float = 0.20
 ) -> Feasibility:
     """Whether `devices` tokens of `lifetime` seconds can be renewed in [earliest, latest] under `budget` connects/s.
 
