@@ -129,12 +129,15 @@ class _Life:
     def _reload(self) -> None:
         notifier = self._startup.notifier
         notifier.reloading(self._clock.monotonic())
-        outcome = self._reloader.reload()
-        self._gateway.metrics.config_last_reload_successful.set(float(outcome.succeeded))
-        self._say(outcome)
-        notifier.ready(
-            "serving" if outcome.succeeded else "serving, the last reload was refused: see the log"
-        )
+        succeeded = False
+        try:
+            outcome = self._reloader.reload()
+            self._say(outcome)
+            succeeded = outcome.succeeded
+        finally:
+            # Also after a fault of ours, which the loop logs: systemd ends a service whose reload never ends.
+            self._gateway.metrics.config_last_reload_successful.set(float(succeeded))
+            notifier.ready("serving" if succeeded else "serving, the last reload was refused: see the log")
 
     def _say(self, outcome: ReloadOutcome) -> None:
         for problem in outcome.problems:

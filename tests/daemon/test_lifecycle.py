@@ -19,6 +19,7 @@ from gatewayd.daemon.exit_codes import ExitCode
 from gatewayd.daemon.logs import open_logs
 from gatewayd.daemon.process_limits import ProcessLimits
 from gatewayd.daemon.progress import Stall
+from gatewayd.daemon.reload import Reloader, ReloadOutcome
 from gatewayd.daemon.start import Startup
 from gatewayd.daemon.systemd import Notifier
 from gatewayd.errors import ConfigError
@@ -186,6 +187,20 @@ def test_a_reload_that_cannot_be_is_told_and_changes_nothing(files: ConfigFolder
     problem = {"bad": "metrics.nonsense", "restart": "devices.file"}.get(how, "gatewayd.toml")
     assert problem in run.said("the old configuration goes on")[0]["message"]
     assert [line for line in run.log if line["level"] == "debug"] == []
+
+
+def test_a_fault_of_ours_in_a_reload_is_logged_and_ends_the_reload_all_the_same(
+    files: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(reloader: Reloader) -> ReloadOutcome:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Reloader, "reload", fault)
+    run = Run(files, [hang_up])
+    assert run.code == ExitCode.OK
+    assert run.manager.heard[1] == "RELOADING"
+    assert "refused" in run.manager.heard[2]
+    assert any("nobody foresaw this" in line.get("exception", "") for line in run.log)
 
 
 def test_a_reload_after_a_refused_one_is_taken(files: ConfigFolder) -> None:

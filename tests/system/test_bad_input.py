@@ -102,11 +102,23 @@ async def no_tls(site: GatewaySite) -> None:
         await writer.wait_closed()
 
 
+async def no_handshake(site: GatewaySite) -> None:
+    """TCP, and then nothing."""
+    reader, writer = await asyncio.open_connection(site.host, site.port)
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 OTHERS_TOPIC = "devices/dev-01/messages/events/"
 OWN_TOPIC = "devices/dev-02/messages/events/"
 REFUSED, ENDED = "gatewayd_device_refusals_total", "gatewayd_disconnects_total"
 OFFENCES = {
     "no TLS": Offence(no_tls, "did not finish its TLS handshake", REFUSED, "tls_handshake"),
+    "no handshake": Offence(no_handshake, "did not finish its TLS handshake", REFUSED, "tls_handshake"),
     "garbage instead of CONNECT": Offence(
         lambda site: say(site, b"GET / HTTP/1.1\r\n\r\n", connected=False),
         "ended before",

@@ -1,6 +1,7 @@
 """The daemon as a process, between devices and an emulated hub: start, pages, renewals, reload, stop.
 
 Nothing in it knows of the tests: it is `python -m gatewayd run` with a configuration, signals and a service manager.
+Slow, because time here is real: the renewals (22 s) and the clock (9 s); the others take a second or two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gatewayd.emulator.faults import FaultKind
 from tests.support.daemon_process import DaemonProcess, daemon_process
 from tests.support.emulated_hub import DeskHub, emulated_hub
 from tests.support.gateway_files import GatewaySite
+from tests.support.paho_device import paho_client
 from tests.support.raw_device import PUBACK, RawDevice, publish_bytes
 from tests.support.talking_device import TalkingDevice, talking_device
 
@@ -90,6 +92,16 @@ async def test_a_receipt_waits_for_the_hubs_own(tmp_path: Path) -> None:
             packet = await device.read()
             assert (packet.kind, packet.packet_id) == (PUBACK, 2)
             await device.disconnect()
+
+
+async def test_a_client_we_did_not_write_has_its_messages_at_the_hub_in_order(tmp_path: Path) -> None:
+    async with emulated_hub("dev-01") as hub:
+        site = GatewaySite.make(tmp_path, hub, ["dev-01"])
+        async with daemon_process(site), paho_client(site, "dev-01", site.client_context()) as device:
+            wanted = [f"{number}".encode() for number in range(100)]
+            for payload in wanted:
+                await device.publish("devices/dev-01/messages/events/", payload, qos=1)
+            assert [message.payload for message in hub.hub.ledger.of("dev-01")] == wanted
 
 
 async def test_tokens_are_renewed_without_a_word_of_complaint_from_the_hub(tmp_path: Path) -> None:
