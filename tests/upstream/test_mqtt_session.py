@@ -497,6 +497,17 @@ async def test_a_close_while_connect_is_on_its_way_waits_for_the_answer_and_says
         assert "opened" not in rig.owner.told
 
 
+async def test_a_close_while_the_old_connection_is_being_left_lets_its_disconnect_arrive() -> None:
+    async with hub_session_rig(one_way=0.03) as rig:
+        await rig.open()
+        rig.renew()
+        await rig.until_stage(Stage.CLOSING_OLD)
+        rig.close()
+        await rig.until_told("closed")
+        await rig.until(lambda: bool(rig.hub_log(Operation.DISCONNECT)))
+        assert [event.planned for event in rig.hub_log(Operation.DISCONNECT)] == [True]
+
+
 async def test_a_close_does_not_wait_for_a_connack_longer_than_for_a_disconnect() -> None:
     async with hub_session_rig() as rig:
         rig.hub.arm(FaultKind.NO_CONNACK, count=1)
