@@ -1,8 +1,9 @@
 """One MQTT connection of a device, over asyncio-mqtt: a client that is not ours.
 
 Hides what that client leaves to its caller: a publish does not end when its connection is lost, a connect does not
-end when the peer closes before its answer, a failed connect keeps its socket, and the import prints a notice. Promises
-that `connect` and `lost` end when the connection does, and that nothing is open after `close`.
+end when the peer closes before its answer, a failed connect keeps its socket, a packet behind another one in the same
+TLS record is not read, and the import prints a notice. Promises that `connect` and `lost` end when the connection does,
+and that nothing is open after `close`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,22 @@ class Connection(Protocol):
 
 
 class _Client(Client):
-    """Ends a connect whose connection is closed before CONNACK, as a throttling hub does."""
+    """Ends a connect whose connection is closed before CONNACK, as a throttling hub does; reads all that has come."""
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        super()._on_socket_open(client, userdata, sock)
+
+        def read() -> None:
+            try:
+                client.loop_read()
+                # What TLS has decrypted already makes no socket readable.
+                while client.socket() is sock and sock.pending():
+                    client.loop_read()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is of no use any more
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        self._loop.add_reader(sock.fileno(), read)
 
     def _on_disconnect(self, client: Any, userdata: Any, rc: Any, properties: Any = None) -> None:
         if self._connected.done():

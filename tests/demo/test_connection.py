@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from gatewayd.clock import SystemClock
-from gatewayd.demo.connection import ConnectFailed, Connection, ConnectionLost
+from gatewayd.demo.connection import ConnectFailed, Connection, ConnectionLost, Peer, trusting
+from gatewayd.demo.connection import connect as connect_to
 from gatewayd.demo.identity import device_name, telemetry_topic, token, user_name
 from gatewayd.demo.settings import HUB_HOSTNAME
 from gatewayd.emulator.certificate import make_certificate
@@ -99,3 +101,39 @@ async def test_a_stranger_s_certificate_is_not_trusted(desk: Desk) -> None:
     await desk.hub.rotate_certificate(other)
     with pytest.raises(ConnectFailed, match="certificate verify failed"):
         await connect(desk)
+
+
+async def test_a_receipt_behind_another_packet_in_the_same_record_is_read(tmp_path: Path) -> None:
+    certificate = make_certificate("localhost", ("127.0.0.1",), wall=SystemClock().wall())
+    authority = tmp_path / "authority.pem"
+    certificate.write_authority(authority)
+
+    async def hub(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _packet(reader)
+        writer.write(b"\x20\x02\x00\x00")
+        publish = await _packet(reader)
+        topic_bytes = int.from_bytes(publish[:2], "big")
+        writer.write(b"\xd0\x00" + b"\x40\x02" + publish[2 + topic_bytes :][:2])  # PINGRESP, PUBACK
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hub, "127.0.0.1", 0, ssl=certificate.server_context())
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        peer = Peer("127.0.0.1", port, trusting(str(authority)), keep_alive=60)
+        connection = await connect_to(peer, NAME, "user", "password")
+        async with asyncio.timeout(WITHIN):
+            await connection.publish("topic", "body")
+        await connection.close()
+
+
+async def _packet(reader: asyncio.StreamReader) -> bytes:
+    """The body of the next packet, of up to 16 KiB."""
+    await reader.readexactly(1)
+    size = shift = 0
+    while True:
+        (digit,) = await reader.readexactly(1)
+        size += (digit & 0x7F) << shift
+        shift += 7
+        if digit < 0x80:
+            return await reader.readexactly(size)
