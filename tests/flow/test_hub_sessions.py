@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -11,7 +12,7 @@ from gatewayd.emulator.faults import FaultKind
 from gatewayd.emulator.registry import RegisteredIdentity
 from gatewayd.flow.hub_sessions import KEPT_REFUSALS
 from gatewayd.message import Identity
-from gatewayd.upstream.session import State
+from gatewayd.upstream.session import IN_USE, State
 from tests.support.emulated_hub import device_key
 from tests.support.hub_fleet_rig import LINGER, HubFleetRig, hub_fleet_rig
 
@@ -243,17 +244,50 @@ async def test_a_cut_by_the_hub_is_counted_once_and_the_session_comes_back_with_
         ]
 
 
-async def test_a_cut_at_expiry_is_counted_once_as_401003() -> None:
-    """A hub whose clock runs ahead cuts what we hold for good."""
+async def test_a_cut_at_expiry_is_counted_once_as_401003_and_a_new_token_brings_it_back() -> None:
+    """A hub whose clock runs ahead cuts within seconds of the end what we take to live a little longer."""
+    async with hub_fleet_rig("dev-01") as rig:
+        rig.tokens.lifetime = 4.0
+        (device,) = await rig.at_hub("dev-01")
+        rig.hub.set_clock_offset(3600.0)
+        await rig.until_down("dev-01")
+        assert rig.hub.events.errors == {HubCode.UNAUTHORIZED: 1, HubCode.CONNECTION_CLOSED: 1}
+        assert rig.errors() == {("401003", "expired"): 1}
+        assert rig.disconnects() == {("false", "closed"): 1}
+        rig.hub.set_clock_offset(0.0)
+        rig.tokens.lifetime = 3600.0
+        await rig.live_through(10.0)
+        device.offer(1)
+        await rig.until_receipted(device)
+
+
+async def test_a_renewal_that_goes_wrong_after_disconnect_is_a_failed_renewal_and_a_reconnect() -> None:
+    async with hub_fleet_rig("dev-01") as rig:
+        (device,) = await rig.at_hub("dev-01")
+        rig.hub.arm(FaultKind.CONNACK_3, count=1)
+        async with asyncio.timeout(10.0):
+            while not rig.renewals("failed"):
+                await rig.live_through(20.0, step=5.0)
+        assert rig.errors() == {("503001", "busy"): 1}
+        await rig.live_through(10.0)
+        device.offer(1)
+        await rig.until_receipted(device)
+        assert planned_ends(rig) == [True], "the old connection had said DISCONNECT"
+
+
+async def test_a_session_whose_renewals_all_fail_is_closed_by_us_before_its_token_ends() -> None:
+    """Never-expired: the hub must not be the one to end it."""
     async with hub_fleet_rig("dev-01") as rig:
         await rig.at_hub("dev-01")
-        rig.pass_seconds(2000.0)
-        rig.tokens.lifetime = 1.0
-        rig.conductor.session(Identity("dev-01"))
-        rig.hub.set_clock_offset(3600.0)
-        rig.time.clock.step(3600.0)
-        await rig.until_down("dev-01")
-        assert sum(rig.errors().values()) == 1
+        rig.hub.arm(FaultKind.REFUSE_ALL, seconds=3600.0)
+        started = rig.time.clock.monotonic()
+        async with asyncio.timeout(10.0):
+            while rig.state("dev-01") in IN_USE:
+                await rig.live_through(10.0, step=5.0)
+        assert rig.time.clock.monotonic() - started <= 3600.0
+        await rig.until(lambda: planned_ends(rig) == [True])
+        assert rig.disconnects() == {("true", "expiring"): 1}
+        assert rig.errors() == {}
 
 
 async def test_a_hub_that_restarts_takes_everybody_down_and_all_come_back_within_the_budget() -> None:
