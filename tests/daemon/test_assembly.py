@@ -292,7 +292,7 @@ async def test_an_end_while_the_hub_is_away_waits_for_nobody(
         await rig.until(lambda: rig.gateway.conductor.state(DEV) is State.BACKOFF)
         before = rig.clock.monotonic()
         await rig.gateway.drain()
-        assert rig.clock.monotonic() - before < 1.5
+        assert rig.clock.monotonic() - before < 2.5
         assert rig.gateway.hub_sessions.open_sessions == 0
         assert "did not end in time" not in caplog.text
         await device.abort()

@@ -244,7 +244,7 @@ async def test_every_wrong_input_gets_its_error_and_the_others_go_on(tmp_path: P
         # The bystander's block has ended without an error: it was never cut off.
         assert bystander.sent == bystander.receipted
         assert [one.message_id for one in hub.hub.ledger.of("dev-01")] == bystander.sent
-        assert bystander.slowest < 1.0
+        assert bystander.slowest < 2.0
         assert hub.hub.events.unplanned == 0
 
 

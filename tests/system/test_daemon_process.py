@@ -122,7 +122,7 @@ async def test_tokens_are_renewed_without_a_word_of_complaint_from_the_hub(tmp_p
         for talker, name in zip(talkers, names, strict=True):
             assert_all_arrived(hub, talker, name)
             assert len(talker.sent) > 200
-            assert talker.slowest < 1.0
+            assert talker.slowest < 2.0
 
 
 # Reload
