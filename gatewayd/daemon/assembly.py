@@ -28,6 +28,7 @@ from gatewayd.daemon.reload import Change
 from gatewayd.daemon.status import DaemonStatus
 from gatewayd.daemon.status_server import StatusServer, StatusSources
 from gatewayd.daemon.tuning import (
+    HUB_STREAM_LIMITS,
     VERSION,
     dial_deadlines,
     lane_bounds,
@@ -118,6 +119,7 @@ class Gateway:
             client_context(config.hub.trusted_ca),
             self._worker,
             deadlines=dial_deadlines(config),
+            limits=HUB_STREAM_LIMITS,
         )
         self._carrier = Carrier(
             self._dialer, wheel, clock, lambda: watch.trusted, spawn, mqtt_settings(config)

@@ -9,6 +9,7 @@ from gatewayd.daemon.config import Config
 from gatewayd.downstream.listener import ListenerPolicy
 from gatewayd.flow.dispatch import LaneBounds
 from gatewayd.protocol.mqtt.limits import Limits
+from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.upstream.dialer import DialDeadlines
 from gatewayd.upstream.handover import HandoverTimeouts, Mode
 from gatewayd.upstream.mqtt_session import MqttSettings
@@ -19,14 +20,28 @@ VERSION = metadata.version("gatewayd")
 # A watchdog on a whole attempt, above the sum of its own deadlines: it is reached only when one of them did not fire.
 ATTEMPT_MARGIN_SECONDS = 5.0
 
+# What a session has unacknowledged goes out in one write after CONNACK, and a stream that did not take it would break
+# at every attempt. What bounds it is the device's lane: `listener.max_unreceipted_bytes` may be 64 MiB at the most, and
+# one read may add a little.
+HUB_STREAM_LIMITS = StreamLimits(write_cap=(64 + 1) << 20)
+
+# The hub may send what a device subscribed to when it was connected directly. It stays unacknowledged, so that the hub
+# keeps it: 50 messages at a time, each again after 60 s, for as long as a connection lasts. The core's own bound would
+# stop reading after 20 minutes of that, acknowledgements of telemetry included.
+HUB_MAX_UNACKNOWLEDGED = 32_768
+
+# A wait of 0 s in the configuration. An automaton's stage needs an end that is later than its beginning.
+SHORTEST_WAIT_SECONDS = 0.001
+
 
 def handover_timeouts(config: Config) -> HandoverTimeouts:
     """`handover_drain` is shared: half to wait for a moment without messages under way, half to make one."""
     deadlines, tokens = config.hub.deadlines, config.tokens
+    half = max(SHORTEST_WAIT_SECONDS, tokens.handover_drain / 2)
     return HandoverTimeouts(
         dial=deadlines.dial + deadlines.handshake,
-        patience=tokens.handover_drain / 2,
-        drain=tokens.handover_drain / 2,
+        patience=half,
+        drain=half,
         close=tokens.handover_patience,
         connack=deadlines.connack,
     )
@@ -43,6 +58,7 @@ def mqtt_settings(config: Config) -> MqttSettings:
         mode=Mode(config.tokens.handover),
         timeouts=handover_timeouts(config),
         limits=Limits(
+            max_unacknowledged=HUB_MAX_UNACKNOWLEDGED,
             connect_timeout=deadlines.connack,
             ping_timeout=deadlines.ping,
             disconnect_timeout=config.tokens.handover_patience,
@@ -65,6 +81,7 @@ def session_policy(config: Config) -> SessionPolicy:
         park_first=backoff.parking_probe,
         park_ceiling=max(backoff.parking_probe, SessionPolicy().park_ceiling),
         attempt_limit=timeouts.total + timeouts.dial + ATTEMPT_MARGIN_SECONDS,
+        close_limit=timeouts.close + SessionPolicy().close_limit,
     )
 
 

@@ -81,6 +81,9 @@ class HubSessions:
         self._lingering: dict[Identity, Deadline] = {}
         self._down_since: dict[Identity, float] = {}
         self._renewal_failing_since: dict[Identity, float] = {}  # while the old connection goes on
+        self._accepted = 0  # connections, of all identities
+        self._turned_away: dict[Identity, int] = {}  # what `_accepted` was when the hub last throttled it
+        self._turned_away_last: Identity | None = None
         self._ended_by: Inference | None = None  # what the newest end was counted under
         self._deadline = Deadline(self._due)
         self._in_turn = False
@@ -168,6 +171,7 @@ class HubSessions:
 
     def opened(self, session: MqttHubSession, token: SignedToken) -> None:
         identity, now = session.identity, self._clock.monotonic()
+        self._let_in(identity)
         self.conductor.opened(identity, token.signed, token.expires, now)
         self._say_up(identity, now)
         self._dispatch.pump(self._dispatch.lane(identity))
@@ -181,6 +185,7 @@ class HubSessions:
 
     def renewed(self, session: MqttHubSession, token: SignedToken, report: HandoverReport) -> None:
         now = self._clock.monotonic()
+        self._let_in(session.identity)
         lateness = self.conductor.renewed(session.identity, token.signed, token.expires, now)
         self._renewed.inc()
         self._metrics.token_renewal_lateness.observe(lateness)
@@ -280,6 +285,7 @@ class HubSessions:
         self._down_since.pop(identity, None)
         self._renewal_failing_since.pop(identity, None)
         self._parked.discard(identity)
+        self._turned_away.pop(identity, None)
         lane = self._dispatch.lane(identity)
         self._dispatch.hub_forgot(lane)
         if lane.device is None:
@@ -290,9 +296,21 @@ class HubSessions:
         inference = failure.inference
         if inference is None or inference is self._ended_by:  # `ended` has counted it
             return
-        if inference.refusal.code in _THROTTLES:
+        if inference.refusal.code in _THROTTLES and self._is_throttle(identity):
             self.conductor.throttled(self._clock.monotonic())
         self._count(identity, inference)
+
+    def _let_in(self, identity: Identity) -> None:
+        self._accepted += 1
+        self._turned_away.pop(identity, None)
+
+    def _is_throttle(self, identity: Identity) -> bool:
+        """Whether the hub that turned this identity away throttles the gateway. It does not when it has let others in
+        since it last did so, or when nobody else was turned away: then that identity's own backoff is answer enough."""
+        before = self._turned_away.get(identity)
+        alone, self._turned_away_last = self._turned_away_last == identity, identity
+        self._turned_away[identity] = self._accepted
+        return before is None or (before == self._accepted and not alone)
 
     def _count(self, identity: Identity, inference: Inference) -> None:
         refusal = inference.refusal

@@ -110,6 +110,7 @@ class Renewal(Generic[K]):
         "_policy",
         "_serial",
         "_sessions",
+        "_steps",
         "_timers",
         "_timetable",
         "_trusted",
@@ -138,6 +139,8 @@ class Renewal(Generic[K]):
         self._timers: list[tuple[float, int, HubSession[K]]] = []
         self._serial = 0
         self._commands: deque[Command[K]] = deque()
+        # Forward steps of the wall clock, when and by how much, as long as an attempt may hold a token from before.
+        self._steps: deque[tuple[float, float]] = deque()
         self.closes_unconfirmed = 0
 
     # -- wishes ---------------------------------------------------------------------------------------------------
@@ -234,6 +237,10 @@ class Renewal(Generic[K]):
         came to lie too late. Backward: the earlier of both ends stays in force, so no renewal moves. Either way parked
         identities are probed again, because a wrong clock looks like a wrong key.
         """
+        if shift > 0:
+            self._steps.append((now, shift))
+        while self._steps and self._steps[0][0] < now - 2.0 * self._policy.attempt_limit:
+            self._steps.popleft()
         for session in list(self._sessions.values()):
             before = session.state
             if before is State.PARKED:
@@ -360,6 +367,9 @@ class Renewal(Generic[K]):
     ) -> None:
         before = session.state
         self._return_permit(session, now)
+        # The clock may have stepped between the signature and the hub's answer.
+        moved = sum(seconds for at, seconds in self._steps if at > signed)
+        signed, expires = signed - moved, expires - moved
         session.succeeded(signed, expires, now, self._policy)
         if session.state is State.UP:
             at = self._timetable.place(

@@ -49,6 +49,8 @@ _LOG: Final = logging.getLogger(__name__)
 _IN_WORDS: Final = {
     Stage.DIALING: "the dial",
     Stage.DIALING_ALONE: "the dial",
+    Stage.SIGNING: "signing",
+    Stage.SIGNING_ALONE: "signing",
     Stage.CROSSING: "the hub's answer to CONNECT",
     Stage.CONNECTING: "the hub's answer to CONNECT",
 }
@@ -304,7 +306,10 @@ class MqttHubSession:
         self._advance()
 
     def _advance(self) -> None:
-        """Carry out commands until there are none; then wait for the deadline, or conclude."""
+        """Carry out commands until there are none; then wait for the deadline, or conclude.
+
+        A fault on the way ends the new connection, and its end ends the attempt.
+        """
         attempt = self._attempt
         if attempt is None or self._in_turn:
             return
@@ -312,6 +317,10 @@ class MqttHubSession:
         try:
             while (command := attempt.next_command()) is not None:
                 self._carry_out(command, attempt)
+        except Exception as error:
+            if self._next is not None:
+                self._next.conversation.abort(error)
+            raise
         finally:
             self._in_turn = False
         if attempt.finished:
@@ -357,6 +366,14 @@ class MqttHubSession:
                 "a dial failed: this is a fault of gatewayd", extra={"device_id": str(self.identity)}
             )
             failure = Failure(Ask.WAIT, type(error).__name__)
+        try:
+            self._dial_ended(link, failure)
+        except Exception:  # noqa: BLE001 - as above; what broke has ended the new connection
+            _LOG.exception(
+                "an attempt broke: this is a fault of gatewayd", extra={"device_id": str(self.identity)}
+            )
+
+    def _dial_ended(self, link: _Link, failure: Failure | None) -> None:
         if self._next is not link or self._attempt is None:
             link.conversation.abort()
             return
