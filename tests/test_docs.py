@@ -69,10 +69,9 @@ def test_the_codes_that_can_be_inferred_on_mqtt_are_the_ones_the_page_names() ->
         for trusted in (True, False)
         for fresh in (True, False)
     } | {
-        classify_close(connected_for=up, expired_for=over, handover_ago=ago, short_lives=lives).refusal
+        classify_close(connected_for=up, expired_for=over, short_lives=lives).refusal
         for up in (None, 1.0, 1000.0)
         for over in (None, -1000.0, 1.0)
-        for ago in (None, 1.0)
         for lives in (0, 9)
     }
     text = " ".join((DOCS / "operations.md").read_text(encoding="utf-8").split())

@@ -15,9 +15,6 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-# A close this soon after our own fast handover is its echo: the hub saw the new CONNECT before the old
-# DISCONNECT.
-HANDOVER_ECHO_SECONDS: Final = 5.0
 # A thief of our identity comes back at once or after 10 s (azure-iot-device `connection_retry_interval`),
 # with TLS and a loaded hub on top: connections that live shorter than this, this often in a row, have a twin.
 DUPLICATE_SPELL_SECONDS: Final = 30.0
@@ -91,7 +88,7 @@ TABLE: Final[tuple[Refusal, ...]] = (
     Refusal(
         400027, "own_handover", "ConnectionForcefullyClosedOnNewConnection",
         "Device disconnected: a new connection with the same device id was made",
-        f"{_CLOSED}, within seconds of our own fast handover", "does not happen: put-token renews in place",
+        "on a connection we have just left ourselves: only the hub's log has it", "does not happen: put-token renews in place",
         Ask.WAIT, Ask.WAIT,
         'Nothing to do: handover = "fast" allows it and loses nothing. handover = "strict" avoids it.',
         retryable=True, planned=True,
@@ -430,21 +427,16 @@ def classify_close(
     *,
     connected_for: float | None,
     expired_for: float | None,
-    handover_ago: float | None = None,
     short_lives: int = 0,
 ) -> Inference:
     """What the hub's closing of a connection, without a packet, means. All times are in seconds.
 
     `connected_for`: since CONNACK 0, None when there was none. `expired_for`: since the expiry of the token
-    in use, negative before it, None for a certificate or an untrusted clock. `handover_ago`: since our own
-    fast handover of this identity sent its new CONNECT, None if there was none. `short_lives`: how many
+    in use, negative before it, None for a certificate or an untrusted clock. `short_lives`: how many
     connections in a row, this one included, the hub closed within DUPLICATE_SPELL_SECONDS of CONNACK 0.
+
+    The echo of our own fast handover is not inferred here: the connection it ends is one we have already left.
     """
-    if handover_ago is not None and 0 <= handover_ago <= HANDOVER_ECHO_SECONDS:
-        return Inference(
-            refusal(400027, "own_handover"),
-            f"closed {handover_ago:.1f} s after our own fast handover: expected",
-        )
     if expired_for is not None and expired_for >= -EXPIRY_TOLERANCE_SECONDS:
         return Inference(
             refusal(401003, "expired"), f"closed {expired_for:.0f} s after the expiry of the token in use"

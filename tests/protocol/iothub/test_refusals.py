@@ -165,17 +165,6 @@ def test_a_long_life_ends_the_suspicion() -> None:
     assert classify_close(connected_for=31.0, expired_for=-3000.0, short_lives=9).refusal.code == 404104
 
 
-@pytest.mark.parametrize("ago", [0.0, 0.3, 5.0])
-def test_the_echo_of_our_own_fast_handover_is_planned(ago: float) -> None:
-    inference = classify_close(connected_for=3000.0, expired_for=-60.0, handover_ago=ago)
-    assert inference.refusal.cause == "own_handover"
-    assert inference.refusal.planned
-
-
-def test_a_close_well_after_our_handover_is_not_its_echo() -> None:
-    assert classify_close(connected_for=6.0, expired_for=-3000.0, handover_ago=5.1).refusal.code == 404104
-
-
 def test_an_inference_says_that_it_is_one() -> None:
     assert "inferred" in str(classify_connack(5, clock_trusted=True, token_fresh=True))
     assert "inferred" in str(classify_close(connected_for=1.0, expired_for=None))
