@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from gatewayd.message import DropReason
 
-# The library adds a `_created` series to every counter and histogram: half as many series again, and no alert reads them.
+# The library adds a `_created` series to every counter and histogram: many more series, which no alert reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type it
 
 # Chosen around what is promised: a handover is two round trips (tens to hundreds of milliseconds), a receipt one.

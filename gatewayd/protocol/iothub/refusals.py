@@ -88,7 +88,8 @@ TABLE: Final[tuple[Refusal, ...]] = (
     Refusal(
         400027, "own_handover", "ConnectionForcefullyClosedOnNewConnection",
         "Device disconnected: a new connection with the same device id was made",
-        "on a connection we have just left ourselves: only the hub's log has it", "does not happen: put-token renews in place",
+        "on a connection we have just left ourselves: only the hub's log has it",
+        "does not happen: put-token renews in place",
         Ask.WAIT, Ask.WAIT,
         'Nothing to do: handover = "fast" allows it and loses nothing. handover = "strict" avoids it.',
         retryable=True, planned=True,
