@@ -60,14 +60,14 @@ async def _live(startup: Startup, clock: Clock) -> int:
         def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
             return tasks.create_task(work, name=name)
 
-        gateway = Gateway(
-            startup.config,
-            devices=startup.devices or 0,
-            clock=clock,
-            spawn=spawn,
-            keys_are_guarded=_is_credential(startup.config.devices.file),
-        )
         try:
+            gateway = Gateway(
+                startup.config,
+                devices=startup.devices or 0,
+                clock=clock,
+                spawn=spawn,
+                keys_are_guarded=_is_credential(startup.config.devices.file),
+            )
             code = await _Life(startup, gateway, clock).live()
         except (GatewaydError, OSError) as error:
             # The group would wrap it, and whoever reads the log needs its own words.
@@ -127,6 +127,9 @@ class _Life:
         self._stop.set()
 
     def _reload(self) -> None:
+        if self._stop.is_set():
+            _LOG.info("a reload is not begun while gatewayd stops")
+            return
         notifier = self._startup.notifier
         notifier.reloading(self._clock.monotonic())
         succeeded = False

@@ -18,7 +18,7 @@ from typing import Final
 from gatewayd.clock import Clock
 from gatewayd.flow.dispatch import Dispatch
 from gatewayd.flow.hub_tokens import HubTokens
-from gatewayd.flow.renewal import Close, CloseReason, Open, Renew, Renewal
+from gatewayd.flow.renewal import Close, CloseReason, Command, Open, Renew, Renewal
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.iothub.refusals import Inference, Refusal
@@ -118,26 +118,33 @@ class HubSessions:
         self._in_turn = True
         try:
             while (command := self.conductor.next_command(self._clock.monotonic())) is not None:
-                match command:
-                    case Open(identity, permit, secondary):
-                        self._metrics.connect_wait.observe(permit.waited)
-                        session = self._session(identity)
-                        session.secondary = secondary
-                        session.open()
-                    case Renew(identity, permit, secondary, not_before):
-                        self._metrics.connect_wait.observe(permit.waited)
-                        session = self._session(identity)
-                        session.secondary = secondary
-                        session.renew(not_before)
-                    case Close(identity, reason):
-                        if reason is not CloseReason.UNWANTED:
-                            self._say_close(identity, reason)
-                        self._session(identity).close(
-                            "shutdown" if self._stopping else _CLOSE_REASONS[reason]
-                        )
+                try:
+                    self._carry_out(command)
+                except Exception:  # noqa: BLE001 - one identity's fault ends no turn: its own limits rebuild it
+                    _LOG.exception(
+                        "a command failed: this is a fault of gatewayd",
+                        extra={"device_id": str(command.identity)},
+                    )
         finally:
             self._in_turn = False
         self._wheel.set(self._deadline, self.conductor.deadline())
+
+    def _carry_out(self, command: Command[Identity]) -> None:
+        match command:
+            case Open(identity, permit, secondary):
+                self._metrics.connect_wait.observe(permit.waited)
+                session = self._session(identity)
+                session.secondary = secondary
+                session.open()
+            case Renew(identity, permit, secondary, not_before):
+                self._metrics.connect_wait.observe(permit.waited)
+                session = self._session(identity)
+                session.secondary = secondary
+                session.renew(not_before)
+            case Close(identity, reason):
+                if reason is not CloseReason.UNWANTED:
+                    self._say_close(identity, reason)
+                self._session(identity).close("shutdown" if self._stopping else _CLOSE_REASONS[reason])
 
     def stop(self) -> int:
         """Close every session in order, DISCONNECT first; how many there are. `open_sessions` falls to 0."""

@@ -11,7 +11,7 @@ import logging
 from typing import Final
 
 from gatewayd.downstream.device_session import DeviceEnd, DeviceSession
-from gatewayd.flow.dispatch import Dispatch
+from gatewayd.flow.dispatch import D2C, Dispatch
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.router import Way, route
 from gatewayd.message import DropReason, Identity, Telemetry
@@ -27,6 +27,7 @@ class Intake:
     def __init__(self, dispatch: Dispatch, hub_sessions: HubSessions, metrics: Metrics) -> None:
         self._dispatch = dispatch
         self._hub_sessions = hub_sessions
+        self._received = metrics.messages.labels(D2C, "received")
         self._not_carried = metrics.messages_dropped.labels(DropReason.NOT_CARRIED.value)
         self._told: set[Identity] = set()
 
@@ -70,6 +71,7 @@ class Intake:
             self._hub_sessions.device_left(identity)
 
     def _drop_uncarried(self, session: DeviceSession, packet_id: int, qos: int) -> None:
+        self._received.inc()
         self._not_carried.inc()
         self._tell_once(session.identity)
         if qos:

@@ -22,7 +22,7 @@ from gatewayd.daemon.progress import Stall
 from gatewayd.daemon.reload import Reloader, ReloadOutcome
 from gatewayd.daemon.start import Startup
 from gatewayd.daemon.systemd import Notifier
-from gatewayd.errors import ConfigError
+from gatewayd.errors import ConfigError, NativeSignerError
 from tests.support.config_files import ConfigFolder, write_config
 
 
@@ -222,6 +222,29 @@ def test_a_start_that_fails_is_told_in_its_own_words(files: ConfigFolder) -> Non
     rewrite(files, '[metrics]\naddress = "127.0.0.1:0"', '[metrics]\naddress = "192.0.2.1:9"')
     with pytest.raises(ConfigError, match=r"metrics\.address: cannot listen on 192\.0\.2\.1:9"):
         Run(files, [])
+
+
+def test_a_gateway_that_cannot_be_made_is_told_in_its_own_words(
+    files: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NativeSignerError("the signer failed its self-test")
+
+    monkeypatch.setattr(lifecycle, "Gateway", refuse)
+    with pytest.raises(NativeSignerError, match="self-test"):
+        Run(files, [])
+
+
+def test_a_reload_during_the_drain_is_not_begun(files: ConfigFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(manager: Manager, status: str = "") -> bool:
+        manager.heard.append("STOPPING")
+        hang_up()
+        return True
+
+    monkeypatch.setattr(Manager, "stopping", stopping)
+    run = Run(files, [])
+    assert run.manager.heard == ["READY serving", "STOPPING"]
+    assert run.code == ExitCode.OK
 
 
 def test_more_devices_than_open_files_can_serve_are_warned_of(files: ConfigFolder) -> None:

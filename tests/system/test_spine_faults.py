@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from gatewayd.protocol.mqtt.events import PublishAcknowledged
 from gatewayd.protocol.mqtt.faults import ConnackCode
 from gatewayd.protocol.mqtt.packets import Connack, Connect, Puback, Publish, encode
 from gatewayd.transport.tls_stream import StreamLimits
+from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.outcome import SignedToken
-from gatewayd.upstream.session import State
+from gatewayd.upstream.session import SessionPolicy, State
 from tests.support.emulated_hub import emulated_hub
 from tests.support.gateway_files import GatewaySite
 from tests.support.gateway_rig import GatewayRig, gateway_rig
@@ -26,6 +28,8 @@ from tests.support.hub_fleet_rig import hub_fleet_rig
 from tests.support.raw_device import RawDevice, publish_bytes
 
 DEV = Identity("dev-01")
+# After this long an attempt that nobody ended has been given up, and the one after it has begun.
+POLICY_LIMITS = SessionPolicy().attempt_limit + SessionPolicy().retry.ceiling
 
 
 async def settings_with(folder: Path, tokens: str = "") -> Config:
@@ -134,3 +138,40 @@ async def test_cloud_messages_nobody_takes_do_not_stop_the_acknowledgements_of_t
     while (event := link.next_event()) is not None:
         events.append(event)
     assert events[-1] == PublishAcknowledged(packet_id)
+
+
+async def test_a_command_that_fails_harms_one_identity_which_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_session, faults = MqttHubSession.open, [True]
+
+    def fail_once(session: MqttHubSession) -> None:
+        if faults:
+            faults.pop()
+            raise ZeroDivisionError
+        open_session(session)
+
+    monkeypatch.setattr(MqttHubSession, "open", fail_once)
+    async with hub_fleet_rig("dev-01", "dev-02") as rig:
+        rig.arrive("dev-01")
+        await rig.at_hub("dev-02")
+        assert "this is a fault of gatewayd" in caplog.text
+        await rig.live_through(POLICY_LIMITS, step=5.0)
+        await rig.until_state(State.UP, "dev-01", "dev-02")
+
+
+async def test_everything_a_device_says_is_received_and_then_sent_or_dropped(tmp_path: Path) -> None:
+    async with gateway_rig(tmp_path, "dev-01") as rig:
+        device = await RawDevice.connect(rig.site, "dev-01")
+        await at_the_hub(rig)
+        await device.publish(b"telemetry", packet_id=1)
+        device.send(publish_bytes("$iothub/twin/GET/?$rid=1", b"", packet_id=2))
+        assert (await device.read()).packet_id == 2
+
+        def value(name: str, **labels: str) -> float:
+            return rig.gateway.registry.get_sample_value(name, labels) or 0.0
+
+        stage = partial(value, "gatewayd_messages_total", direction="device_to_cloud")
+        dropped = value("gatewayd_messages_dropped_total", reason="not_carried")
+        assert stage(stage="received") == stage(stage="sent") + dropped == 2
+        await device.close()
