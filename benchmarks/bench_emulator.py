@@ -23,8 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_memory import Memory, cpu_seconds
-from benchmarks.machine import machine_facts
+from benchmarks.machine import Memory, cpu_seconds, machine_facts
 from gatewayd.clock import SystemClock
 from gatewayd.emulator.registry import RegisteredIdentity, load_registry
 from gatewayd.transport.addresses import SocketAddress

@@ -26,13 +26,13 @@ import statistics
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from benchmarks.machine import busy_share, machine_facts
+from benchmarks.machine import Memory, busy_share, cpu_seconds, machine_facts, thread_names
 from gatewayd.clock import SystemClock
 from gatewayd.demo.connection import MqttConnection, Peer, connect
 from gatewayd.demo.fleet import read_keys
@@ -68,40 +68,6 @@ READING_SECONDS = 0.5
 STEP_SECONDS = 0.1
 # How long anything may take on a busy machine; whatever takes longer is an error.
 PATIENCE_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Of one process, in KiB."""
-
-    rss: float
-    pss: float
-
-    @classmethod
-    def of(cls, pid: int) -> Memory:
-        """As the kernel counts it now."""
-        fields = {}
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
-            name, value = line.split()[:2]
-            fields[name.rstrip(":")] = float(value)
-        return cls(fields["Rss"], fields["Pss"])
-
-    def slope(self, smaller: Memory, count: int) -> Memory:
-        """What each of `count` more cost."""
-        return Memory((self.rss - smaller.rss) / count, (self.pss - smaller.pss) / count)
-
-
-def thread_names(pid: int) -> list[str]:
-    """The kernel's names of all threads of a process."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sorted((task / "comm").read_text(encoding="utf-8").strip() for task in tasks)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time, in steps of a clock tick (10 ms)."""
-    # The name, the second field, may hold blanks; it ends with the last parenthesis.
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # The devices and the azure-iot-device clients: programs that obey lines on stdin and answer each with a line of JSON

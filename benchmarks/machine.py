@@ -1,4 +1,4 @@
-"""Where a benchmark ran: facts that belong beside its figures."""
+"""What the kernel says: where a benchmark ran, how busy the machine was, what a process costs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,40 @@ def machine_facts() -> dict[str, str | int]:
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION.removeprefix("OpenSSL ").split()[0],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of one process, in KiB."""
+
+    rss: float
+    pss: float
+
+    @classmethod
+    def of(cls, pid: int) -> Memory:
+        """As the kernel counts it now."""
+        fields = {}
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
+            name, value = line.split()[:2]
+            fields[name.rstrip(":")] = float(value)
+        return cls(fields["Rss"], fields["Pss"])
+
+    def slope(self, smaller: Memory, count: int) -> Memory:
+        """What each of `count` more cost."""
+        return Memory((self.rss - smaller.rss) / count, (self.pss - smaller.pss) / count)
+
+
+def thread_names(pid: int) -> list[str]:
+    """The kernel's names of all threads of a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted((task / "comm").read_text(encoding="utf-8").strip() for task in tasks)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time, in steps of a clock tick (10 ms)."""
+    # The name, the second field, may hold blanks; it ends with the last parenthesis.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
