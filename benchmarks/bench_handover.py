@@ -35,7 +35,8 @@ from gatewayd.message import Identity  # noqa: E402
 from gatewayd.transport.worker import Worker  # noqa: E402
 from gatewayd.upstream.dialer import Dialer, Endpoint  # noqa: E402
 from gatewayd.upstream.handover import Mode  # noqa: E402
-from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession, MqttSettings  # noqa: E402
+from gatewayd.upstream.mqtt_link import Carrier, MqttSettings  # noqa: E402
+from gatewayd.upstream.mqtt_session import MqttHubSession  # noqa: E402
 from tests.support.delay_line import DelayLine  # noqa: E402
 from tests.support.emulated_hub import DeskHub, emulated_hub  # noqa: E402
 from tests.support.hub_session_rig import RealTime, RecordingOwner  # noqa: E402

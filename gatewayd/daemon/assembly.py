@@ -54,7 +54,7 @@ from gatewayd.transport.worker import Worker
 from gatewayd.upstream.budget import ConnectBudget
 from gatewayd.upstream.dialer import Dialer
 from gatewayd.upstream.dialer import Endpoint as HubEndpoint
-from gatewayd.upstream.mqtt_session import Carrier
+from gatewayd.upstream.mqtt_link import Carrier
 from gatewayd.upstream.session import HubSession, State
 
 _LOG: Final = logging.getLogger(__name__)

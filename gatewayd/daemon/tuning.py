@@ -12,7 +12,7 @@ from gatewayd.protocol.mqtt.limits import Limits
 from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.upstream.dialer import DialDeadlines
 from gatewayd.upstream.handover import HandoverTimeouts, Mode
-from gatewayd.upstream.mqtt_session import MqttSettings
+from gatewayd.upstream.mqtt_link import MqttSettings
 from gatewayd.upstream.session import SessionPolicy
 
 VERSION = metadata.version("gatewayd")

@@ -23,7 +23,8 @@ from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.iothub.refusals import Inference, Refusal
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession
+from gatewayd.upstream.mqtt_link import Carrier
+from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 from gatewayd.upstream.session import State
 

@@ -16,14 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from gatewayd.clock import Clock
 from gatewayd.errors import DialFailed, GatewaydError, LocalProtocolError
 from gatewayd.message import Identity, Telemetry
-from gatewayd.protocol.iothub.addresses import build_username, client_id
 from gatewayd.protocol.iothub.refusals import (
     DUPLICATE_SPELL_SECONDS,
     Ask,
@@ -31,16 +27,12 @@ from gatewayd.protocol.iothub.refusals import (
     classify_close,
     classify_connack,
 )
-from gatewayd.protocol.mqtt.client import ClientConnection, ClientSession
+from gatewayd.protocol.mqtt.client import ClientSession
 from gatewayd.protocol.mqtt.events import ClientEvent, Closed, ConnackReceived, PublishAcknowledged
 from gatewayd.protocol.mqtt.faults import ConnackCode
-from gatewayd.protocol.mqtt.limits import Limits
-from gatewayd.protocol.mqtt.packets import Connect
-from gatewayd.protocol.mqtt.transitions import ClientState
-from gatewayd.transport.conversation import Conversation
-from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
-from gatewayd.upstream.handover import Command, Handover, HandoverTimeouts, Mode, Stage
+from gatewayd.transport.deadline_wheel import Deadline
+from gatewayd.upstream.handover import Command, Handover, Stage
+from gatewayd.upstream.mqtt_link import Carrier, MqttLink
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 
 _LOG: Final = logging.getLogger(__name__)
@@ -54,12 +46,6 @@ _IN_WORDS: Final = {
     Stage.CROSSING: "the hub's answer to CONNECT",
     Stage.CONNECTING: "the hub's answer to CONNECT",
 }
-
-
-class HubDialer(Protocol):
-    """Makes the TLS connection; `upstream.dialer.Dialer` is the one."""
-
-    async def dial(self, owner: StreamOwner) -> TlsStream: ...
 
 
 class SessionOwner(Protocol):
@@ -96,64 +82,6 @@ class SessionOwner(Protocol):
         """`can_publish` may have become True."""
 
 
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """How hub sessions behave; replaced whole on a reload, and used from the next connection on."""
-
-    hostname: str
-    client_type: str
-    keep_alive: int = 230  # seconds
-    window: int = 16  # publishes of one identity that may be unacknowledged
-    mode: Mode = Mode.STRICT
-    timeouts: HandoverTimeouts = field(default_factory=HandoverTimeouts)
-    limits: Limits = field(default_factory=Limits)
-
-
-class Carrier:
-    """What all hub sessions share."""
-
-    __slots__ = ("clock", "clock_trusted", "dialer", "settings", "spawn", "wheel")
-
-    def __init__(
-        self,
-        dialer: HubDialer,
-        wheel: DeadlineWheel,
-        clock: Clock,
-        clock_trusted: Callable[[], bool],
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
-        settings: MqttSettings,
-    ) -> None:
-        """`spawn` starts a named task in the daemon's task group."""
-        self.dialer = dialer
-        self.wheel = wheel
-        self.clock = clock
-        self.clock_trusted = clock_trusted
-        self.spawn = spawn
-        self.settings = settings
-
-
-class _Link:
-    """One connection to the hub."""
-
-    __slots__ = ("accepted_at", "automaton", "connect_sent", "conversation", "reason", "token")
-
-    def __init__(self, session: MqttHubSession, carrier: Carrier, memory: ClientSession) -> None:
-        self.automaton = ClientConnection(memory, carrier.settings.limits)
-        self.conversation = Conversation[ClientEvent, Closed](
-            self.automaton,
-            carrier.wheel,
-            carrier.clock,
-            lambda event: session._on_event(self, event),  # noqa: SLF001 - a link is part of its session
-            lambda closed: session._on_closed(self, closed),  # noqa: SLF001
-            closed=Closed,
-            on_writable=session._on_writable,  # noqa: SLF001
-        )
-        self.connect_sent = False
-        self.accepted_at: float | None = None
-        self.token: SignedToken | None = None
-        self.reason = "closed"  # why it will have ended
-
-
 class MqttHubSession:
     """One identity at the hub. `secondary` tells the owner which key to sign with."""
 
@@ -184,9 +112,9 @@ class MqttHubSession:
         self._carrier = carrier
         self._owner = owner
         self._memory = ClientSession()
-        self._link: _Link | None = None  # the connection that carries the session
-        self._next: _Link | None = None  # the one being made
-        self._leaving: _Link | None = None  # the one a handover has replaced
+        self._link: MqttLink | None = None  # the connection that carries the session
+        self._next: MqttLink | None = None  # the one being made
+        self._leaving: MqttLink | None = None  # the one a handover has replaced
         self._attempt: Handover | None = None
         self._opening = False  # the attempt began without a connection
         self._dialing: asyncio.Task[None] | None = None
@@ -236,10 +164,8 @@ class MqttHubSession:
         link = self._link
         if link is None:
             self._closed()
-        elif link.automaton.state is ClientState.OPEN:
-            link.reason = self._closing or link.reason
-            link.automaton.disconnect(self._carrier.clock.monotonic())
-            link.conversation.finish()
+        else:
+            link.disconnect(self._closing or link.reason)
 
     @property
     def in_flight(self) -> int:
@@ -253,10 +179,8 @@ class MqttHubSession:
         return (
             link is not None
             and not self._held
-            and link.accepted_at is not None
             and self._memory.in_flight < self._carrier.settings.window
-            and not link.conversation.congested
-            and not link.conversation.is_closed
+            and link.can_publish
         )
 
     @property
@@ -269,10 +193,8 @@ class MqttHubSession:
         link = self._link
         if link is None or not self.can_publish:
             raise LocalProtocolError(f"{self.identity}: publish while the session cannot")
-        now = self._carrier.clock.monotonic()
-        handle = link.automaton.publish(message.topic, message.payload, message.qos, now, message.retain)
-        link.conversation.flush()
-        self._note_in_flight(now)
+        handle = link.publish(message)
+        self._note_in_flight(self._carrier.clock.monotonic())
         return handle
 
     # The attempt
@@ -334,14 +256,15 @@ class MqttHubSession:
     def _carry_out(self, command: Command, attempt: Handover) -> None:
         match command:
             case Command.DIAL:
-                link = self._next = _Link(self, self._carrier, self._memory)
+                link = self._next = MqttLink(self, self._carrier, self._memory)
                 self._dialing = self._carrier.spawn(self._dial(link), f"dial {self.identity}")
             case Command.SIGN:
                 self._sign(attempt)
             case Command.HOLD:
                 self._held = True
             case Command.SEND_DISCONNECT:
-                self._disconnect_old()
+                assert self._link is not None, "DISCONNECT goes to an old connection"
+                self._link.disconnect("renewal")
             case Command.SEND_CONNECT:
                 self._connect_new()
             case Command.RESUME:
@@ -354,7 +277,7 @@ class MqttHubSession:
                 if old is not None and self._closing is None:
                     old.conversation.abort()
 
-    async def _dial(self, link: _Link) -> None:
+    async def _dial(self, link: MqttLink) -> None:
         """The root of a dial's task: whatever goes wrong ends this attempt and nothing else."""
         failure: Failure | None = None
         try:
@@ -373,7 +296,7 @@ class MqttHubSession:
                 "an attempt broke: this is a fault of gatewayd", extra={"device_id": str(self.identity)}
             )
 
-    def _dial_ended(self, link: _Link, failure: Failure | None) -> None:
+    def _dial_ended(self, link: MqttLink, failure: Failure | None) -> None:
         if self._next is not link or self._attempt is None:
             link.conversation.abort()
             return
@@ -398,32 +321,11 @@ class MqttHubSession:
         else:
             attempt.signed(self._carrier.clock.monotonic())
 
-    def _disconnect_old(self) -> None:
-        old = self._link
-        assert old is not None, "DISCONNECT goes to an old connection"
-        old.reason = "renewal"
-        old.automaton.disconnect(self._carrier.clock.monotonic())
-        old.conversation.finish()
-
     def _connect_new(self) -> None:
-        link, settings = self._next, self._carrier.settings
+        link = self._next
         assert link is not None, "CONNECT goes to a new connection"
-        assert link.token is not None, "CONNECT carries a token"
-        now = self._carrier.clock.monotonic()
         self._owner.connecting(self)
-        link.connect_sent = True
-        link.automaton.connect(
-            Connect(
-                client_id=client_id(self.identity),
-                keep_alive=settings.keep_alive,
-                clean_session=False,
-                username=build_username(settings.hostname, self.identity, settings.client_type),
-                password=link.token.text,
-                will=None,
-            ),
-            now,
-        )
-        link.conversation.flush()
+        link.connect(self.identity)
 
     def _resume(self, attempt: Handover) -> None:
         self._held = self._closing is not None
@@ -486,7 +388,7 @@ class MqttHubSession:
 
     # What a connection says
 
-    def _on_event(self, link: _Link, event: ClientEvent) -> None:
+    def link_event(self, link: MqttLink, event: ClientEvent) -> None:
         if isinstance(event, PublishAcknowledged):
             # The handover hears of an idle moment before the owner fills it again.
             self._note_in_flight(self._carrier.clock.monotonic())
@@ -504,7 +406,7 @@ class MqttHubSession:
             self._attempt.connack(int(event.code), now)
             self._advance()
 
-    def _on_closed(self, link: _Link, closed: Closed) -> None:
+    def link_closed(self, link: MqttLink, closed: Closed) -> None:
         now = self._carrier.clock.monotonic()
         inference = self._infer(link, closed, now)
         if link.accepted_at is not None:
@@ -520,7 +422,7 @@ class MqttHubSession:
         elif link is self._link:
             self._link_closed(inference, closed, now)
 
-    def _next_closed(self, link: _Link, closed: Closed, inference: Inference | None, now: float) -> None:
+    def _next_closed(self, link: MqttLink, closed: Closed, inference: Inference | None, now: float) -> None:
         self._next = None
         attempt = self._attempt
         if attempt is None:
@@ -559,7 +461,7 @@ class MqttHubSession:
             else:
                 self._owner.lost(self, failure)
 
-    def _infer(self, link: _Link, closed: Closed, now: float) -> Inference | None:
+    def _infer(self, link: MqttLink, closed: Closed, now: float) -> Inference | None:
         """What the hub meant by an end that nobody announced; None when the end was ours."""
         connected_for = None if link.accepted_at is None else now - link.accepted_at
         if connected_for is not None and connected_for > DUPLICATE_SPELL_SECONDS:
@@ -578,7 +480,7 @@ class MqttHubSession:
             short_lives=self._short_lives,
         )
 
-    def _on_writable(self) -> None:
+    def link_writable(self) -> None:
         if self.can_publish:
             self._owner.writable(self)
 

@@ -29,7 +29,7 @@ from gatewayd.tokens.renewal_timetable import RenewalTimetable
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 from gatewayd.transport.tls_stream import StreamOwner, TlsStream
 from gatewayd.upstream.budget import ConnectBudget
-from gatewayd.upstream.mqtt_session import Carrier, MqttSettings
+from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
 from gatewayd.upstream.session import HubSession
 from tests.support.emulated_hub import HOSTNAME, device_key_text
 from tests.support.virtual_loop import VirtualLoop

@@ -35,7 +35,8 @@ from gatewayd.transport.worker import Worker
 from gatewayd.upstream.budget import ConnectBudget
 from gatewayd.upstream.dialer import Dialer, Endpoint
 from gatewayd.upstream.handover import Mode, Stage
-from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession, MqttSettings
+from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
+from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.session import HubSession, SessionPolicy, State
 from tests.support.delay_line import DelayLine
 from tests.support.emulated_hub import DeskHub, device_key, emulated_hub
@@ -151,7 +152,7 @@ class HubFleetRig:
         attempt, link = session._attempt, session._link
         if attempt is not None and attempt.stage is not Stage.POISED:
             return True
-        return link is not None and link.automaton._answer_by is not None
+        return link is not None and link._automaton._answer_by is not None
 
     def value(self, name: str, **labels: str) -> float:
         """A metric's sample; 0 for a series that is not there."""

@@ -30,7 +30,8 @@ from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream.dialer import Dialer, Endpoint
 from gatewayd.upstream.handover import HandoverTimeouts, Mode, Stage
-from gatewayd.upstream.mqtt_session import Carrier, MqttHubSession, MqttSettings
+from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
+from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 from tests.support.delay_line import DelayLine, Flow
 from tests.support.emulated_hub import DeskHub, device_key, emulated_hub
