@@ -58,8 +58,8 @@ TARGET_THREADS = 2
 TARGET_IDLE_PERCENT = 1.0
 
 DAY = 86_400.0
-# azure-iot-device's own, so that both are equally idle. A spell of idling should be whole keep-alives long: devices that
-# came together ping together.
+# azure-iot-device's own, so that both are equally idle. Idling is measured over whole keep-alives, because devices
+# that came together ping together.
 KEEP_ALIVE_SECONDS = 60
 PROCESSES = 2
 AT_ONCE = 8  # connects under way in one process
