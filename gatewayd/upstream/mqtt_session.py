@@ -37,6 +37,11 @@ from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 
 _LOG: Final = logging.getLogger(__name__)
 
+# How near its expiry, as a share of its life and in seconds, a token's connection may be cut because of it. `se` has
+# whole seconds.
+_NEAR_EXPIRY: Final = 0.02
+_LEAST_NEAR_EXPIRY: Final = 1.0
+
 # What took too long when a stage's deadline ends an attempt.
 _IN_WORDS: Final = {
     Stage.DIALING: "the dial",
@@ -476,9 +481,19 @@ class MqttHubSession:
         # Our own fast handover is never the reason: the old connection has said DISCONNECT, so its end is planned.
         return classify_close(
             connected_for=connected_for,
-            expired_for=now - link.token.expires if self._carrier.clock_trusted() else None,
+            expired_for=self._expired_for(link.token, now),
             short_lives=self._short_lives,
         )
+
+    def _expired_for(self, token: SignedToken, now: float) -> float | None:
+        """Seconds since the token's expiry; None when a cut now has nothing to do with it.
+
+        A cut a little before the expiry may come from a hub whose clock runs ahead. But of a token that lives for
+        seconds, a few of them are a large part, and any cut would be called an expiry.
+        """
+        expired_for = now - token.expires
+        near = max(_LEAST_NEAR_EXPIRY, _NEAR_EXPIRY * (token.expires - token.signed))
+        return expired_for if self._carrier.clock_trusted() and expired_for >= -near else None
 
     def link_writable(self) -> None:
         if self.can_publish:

@@ -25,6 +25,7 @@ from tests.support.emulated_hub import emulated_hub
 from tests.support.gateway_files import GatewaySite
 from tests.support.gateway_rig import GatewayRig, gateway_rig
 from tests.support.hub_fleet_rig import hub_fleet_rig
+from tests.support.hub_session_rig import hub_session_rig
 from tests.support.raw_device import RawDevice, publish_bytes
 
 DEV = Identity("dev-01")
@@ -175,3 +176,13 @@ async def test_everything_a_device_says_is_received_and_then_sent_or_dropped(tmp
         dropped = value("gatewayd_messages_dropped_total", reason="not_carried")
         assert stage(stage="received") == stage(stage="sent") + dropped == 2
         await device.close()
+
+
+async def test_a_cut_near_the_end_of_a_token_of_seconds_is_not_taken_for_its_expiry() -> None:
+    async with hub_session_rig() as rig:
+        rig.owner.lifetime = 12.0
+        await rig.open()
+        rig.pass_seconds(9.0)
+        rig.hub.drop()
+        await rig.until_told("lost")
+        assert [end.code for end in rig.owner.ends] == [404104]
