@@ -7,6 +7,7 @@ nothing here is worth stealing, and the files are still readable by their owner 
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import secrets
 import socket
@@ -48,6 +49,11 @@ def stage(devices: int, wall: float) -> Iterator[Stage]:
         )
 
 
+# Linux gives outgoing connections ports from 32768 on (ip_local_port_range).
+_FIRST_PORT = 20_000
+_PORTS = 12_000
+
+
 def device_lines(devices: int) -> bytes:
     """A device file with random keys."""
     lines = ["id,primary_key,secondary_key"]
@@ -68,8 +74,20 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind((LOOPBACK, 0))
+            _bind_somewhere(one)
         return [one.getsockname()[1] for one in sockets]
+
+
+def _bind_somewhere(sock: socket.socket) -> None:
+    """Below the range that outgoing connections take their ports from: until a child listens, one could take it."""
+    while True:
+        try:
+            sock.bind((LOOPBACK, _FIRST_PORT + secrets.randbelow(_PORTS)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
 
 
 def _key() -> str:

@@ -205,6 +205,10 @@ class MqttHubSession:
     # The attempt
 
     def _begin(self, *, opening: bool, not_before: float = 0.0) -> None:
+        if self._attempt is not None and self._attempt.connected:
+            # Only the end of the connection it replaced is still to come, which its stream bounds by itself.
+            self._attempt_over()
+            self._leaving = None
         if self._attempt is not None or self._closing is not None:
             raise LocalProtocolError(f"{self.identity}: an attempt begins while another one runs")
         carrier = self._carrier
@@ -367,10 +371,7 @@ class MqttHubSession:
             link.conversation.abort()
 
     def _conclude(self, attempt: Handover) -> None:
-        self._attempt = None
-        if self._deadline is not None:
-            self._carrier.wheel.set(self._deadline, None)
-            self._deadline = None
+        self._attempt_over()
         self._next = None
         if self._closing is not None:
             self._close_link()
@@ -390,6 +391,12 @@ class MqttHubSession:
             self._owner.open_failed(self, failure)
         else:
             self._owner.lost(self, failure)
+
+    def _attempt_over(self) -> None:
+        self._attempt = None
+        if self._deadline is not None:
+            self._carrier.wheel.set(self._deadline, None)
+            self._deadline = None
 
     # What a connection says
 

@@ -186,7 +186,7 @@ async def test_stopping_refuses_the_queued_calls_and_ends_the_thread() -> None:
             await call
     go.set()
     assert await stopping
-    assert THREAD_NAME not in {thread.name for thread in threading.enumerate()}
+    assert not worker._thread.is_alive()
     with pytest.raises(LocalProtocolError):
         await worker.run(abs, 1)
 
