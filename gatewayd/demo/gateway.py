@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
+from gatewayd.clock import SystemClock
 from gatewayd.demo.processes import Child, ChildFailed, Children
 from gatewayd.demo.readings import DaemonLog, DaemonReading, NotThere, fetch, parse_metrics, rss_kib
 from gatewayd.demo.settings import Places, Settings, daemon_config
@@ -36,7 +37,7 @@ class Gateway:
     ) -> Gateway:
         """Write its configuration, start it, wait until it says that it is ready."""
         config = write_private(directory / "gatewayd.toml", daemon_config(settings, places).encode())
-        log = DaemonLog()
+        log = DaemonLog(SystemClock())
         child = await children.start(NAME, ["gatewayd", "run", "--config", str(config)], stderr=log.take)
         gateway = cls(child, log, places.metrics_port, http)
         await gateway._until_ready()

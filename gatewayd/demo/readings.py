@@ -14,6 +14,8 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from gatewayd.clock import Clock
+
 SCRAPE_SECONDS = 5.0
 KEPT_WARNINGS = 10
 RENEWED = "renewed"
@@ -27,12 +29,21 @@ class DaemonReading:
     engine: str
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One renewal as the daemon timed it, in seconds; `at` is when we heard of it, monotonic."""
+
+    at: float
+    gap: float
+    drain: float
+
+
 class DaemonLog:
     """The daemon's log lines, as they come."""
 
-    def __init__(self) -> None:
-        self.gaps: list[float] = []  # seconds
-        self.drains: list[float] = []
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.handovers: list[Handover] = []
         self.warnings: deque[str] = deque(maxlen=KEPT_WARNINGS)
 
     def take(self, line: str) -> None:
@@ -45,8 +56,8 @@ class DaemonLog:
         if not isinstance(said, dict):
             self.warnings.append(line)
         elif said.get("message") == RENEWED and "gap_ms" in said:
-            self.gaps.append(float(said["gap_ms"]) / 1000)
-            self.drains.append(float(said.get("drain_ms", 0.0)) / 1000)
+            gap, drain = float(said["gap_ms"]) / 1000, float(said.get("drain_ms", 0.0)) / 1000
+            self.handovers.append(Handover(self._clock.monotonic(), gap, drain))
         elif said.get("level") in {"warning", "error", "critical"}:
             self.warnings.append(line)
 

@@ -101,9 +101,21 @@ def budget_for(devices: int, lifetime: float, renew_latest: float = RENEW_LATEST
     return max(BUDGET_PER_SECOND, math.ceil(asked.expected_peak / (1.0 - RESERVE) - 1e-9))
 
 
+def fleet_up_seconds(settings: Settings) -> float:
+    """When the last device of a healthy run is at the hub: the boot, or what the budget makes of it.
+
+    Renewals go first, and a device that is up takes one turn in at most `tau`, the part of a token's life that is used.
+    So n devices grow by budget - n / tau a second, and reach all of them at -tau ln(1 - devices / (budget tau)).
+    """
+    tau = settings.renew_latest * settings.lifetime
+    share = settings.devices / (settings.budget_per_second * tau)
+    return max(settings.boot, -tau * math.log(1.0 - share)) if share < 1.0 else math.inf
+
+
 def shortest_duration(settings: Settings) -> float:
     """Seconds after which every device of a healthy run has been renewed often enough."""
-    return settings.boot + RENEWALS_WANTED * RENEW_LATEST * settings.lifetime + SLACK_SECONDS
+    used = settings.renew_latest * settings.lifetime
+    return fleet_up_seconds(settings) + RENEWALS_WANTED * used + SLACK_SECONDS
 
 
 def problems(settings: Settings) -> list[str]:
@@ -126,6 +138,8 @@ def problems(settings: Settings) -> list[str]:
         settings.devices, settings.lifetime, RENEW_EARLIEST, RENEW_LATEST, HUB_CONNECTS_PER_SECOND, RESERVE
     )
     found += [f"--devices, --lifetime: {problem}" for problem in asked.problems]
+    if found:
+        return found
     shortest = shortest_duration(settings)
     if settings.duration < shortest:
         found.append(

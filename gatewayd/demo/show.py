@@ -240,6 +240,8 @@ class _Show:
         story, log, result = ours.story, gateway.log, sides[0].fleet.result
         end = start + settings.duration
         renewals = within(story.renewals, start, end)
+        # At the end all devices leave in one moment; what that does to a renewal is not part of the run.
+        handovers = [handover for handover in log.handovers if start <= handover.at < end]
         summary = Summary(
             devices=settings.devices,
             duration_s=settings.duration,
@@ -251,8 +253,8 @@ class _Show:
             renewals=len(renewals),
             renewals_mean_per_s=round(len(renewals) / settings.duration, 2),
             renewals_peak_per_s=sliding_peak(renewals),
-            renewal_gap_ms=spread_ms(log.gaps or story.gaps),
-            renewal_drain_ms=spread_ms(log.drains),
+            renewal_gap_ms=spread_ms([handover.gap for handover in handovers] or story.gaps),
+            renewal_drain_ms=spread_ms(handover.drain for handover in handovers),
             messages_scheduled=result.scheduled,
             hub_errors=ours.errors,
             connects_peak_per_s=ours.connects_peak,

@@ -26,8 +26,9 @@ class Summary:
 
     `messages_at_hub` counts distinct messages, `duplicates` what came there more than once, `lost` what a device had
     a receipt for and the hub has not. Renewals are counted at the hub, during the run's duration; their mean is over
-    that duration, their peak over any one second. `rss_kib_per_device` is what the daemon's resident memory grew by
-    between its start without devices and the run's last moment with all of them, divided by their number.
+    that duration, their peak over any one second. Gap and drain are the daemon's own, for the same renewals.
+    `rss_kib_per_device` is what the daemon's resident memory grew by between its start without devices and the last
+    look with the most of them connected, divided by their number.
     """
 
     devices: int

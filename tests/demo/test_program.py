@@ -52,7 +52,7 @@ def test_a_duration_without_unit_is_refused(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--duration 20s", "too short for 2 renewals of every device: at least 66s"),
+        ("--duration 20s", "too short for 2 renewals of every device: at least 69s"),
         ("--devices 5000 --duration 10m", "a budget of 100 connects/s"),
         ("--plot fleet.pdf", "must end in .png or .svg"),
         ("--plot /nonexistent/fleet.png", "there is no directory /nonexistent"),

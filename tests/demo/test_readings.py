@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gatewayd.clock import ManualClock
 from gatewayd.daemon.log_formats import JsonLines
-from gatewayd.demo.readings import DaemonLog, DaemonReading, NotThere, fetch, parse_metrics, rss_kib
+from gatewayd.demo.readings import DaemonLog, DaemonReading, Handover, NotThere, fetch, parse_metrics, rss_kib
 from gatewayd.metrics import Metrics
 
 
@@ -39,16 +40,15 @@ def test_a_daemon_that_says_nothing_counts_as_nothing() -> None:
 
 
 def test_gap_and_drain_of_each_renewal_are_taken_from_the_log() -> None:
-    log = DaemonLog()
+    log = DaemonLog(ManualClock(monotonic=7.0))
     log.take(line(logging.DEBUG, "renewed", identity="d1", gap_ms=4.5, drain_ms=1.0))
     log.take(line(logging.DEBUG, "renewed", identity="d2", gap_ms=6.0, drain_ms=0.0))
-    assert log.gaps == pytest.approx([0.0045, 0.006])
-    assert log.drains == pytest.approx([0.001, 0.0])
+    assert log.handovers == [Handover(7.0, 0.0045, 0.001), Handover(7.0, 0.006, 0.0)]
     assert not log.warnings
 
 
 def test_warnings_are_kept_up_to_a_bound_and_other_lines_are_not() -> None:
-    log = DaemonLog()
+    log = DaemonLog(ManualClock(monotonic=7.0))
     log.take(line(logging.INFO, "started"))
     for number in range(30):
         log.take(line(logging.WARNING, f"trouble {number}"))
@@ -58,7 +58,7 @@ def test_warnings_are_kept_up_to_a_bound_and_other_lines_are_not() -> None:
 
 @pytest.mark.parametrize("words", ["Traceback (most recent call last):", "[1, 2]", "7"])
 def test_what_is_not_a_log_line_is_kept_as_a_warning(words: str) -> None:
-    log = DaemonLog()
+    log = DaemonLog(ManualClock(monotonic=7.0))
     log.take(words)
     assert list(log.warnings) == [words]
 

@@ -21,6 +21,7 @@ from gatewayd.demo.settings import (
     budget_for,
     daemon_config,
     duration_seconds,
+    fleet_up_seconds,
     problems,
     renewal_floor,
     shortest_duration,
@@ -83,9 +84,34 @@ def test_tokens_too_short_for_a_handover_are_refused() -> None:
 
 def test_a_run_too_short_for_two_renewals_is_refused_with_the_shortest() -> None:
     (problem,) = problems(Settings(duration=60.0))
-    assert "at least 66s" in problem
-    assert problems(Settings(duration=66.0)) == []
-    assert shortest_duration(Settings()) == 10 + 2 * 25.5 + 5
+    assert "at least 69s" in problem
+    assert problems(Settings(duration=69.0)) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(),
+        Settings(devices=2000, lifetime=60.0, boot=40.0),
+        Settings(devices=20, lifetime=14.0, boot=1.0),
+    ],
+)
+def test_the_fleet_is_up_when_the_budget_has_gone_round(settings: Settings) -> None:
+    """Played second by second: devices that are up renew once in the used part of a life, and go first."""
+    used = settings.renew_latest * settings.lifetime
+    up, seconds = 0.0, 0.0
+    while up < settings.devices - 1e-6:
+        seconds += 0.1
+        booted = settings.devices * min(1.0, seconds / max(0.1, settings.boot))
+        up = min(booted, up + 0.1 * (settings.budget_per_second - up / used))
+    assert fleet_up_seconds(settings) == pytest.approx(seconds, rel=0.05)
+    assert shortest_duration(settings) == fleet_up_seconds(settings) + 2 * used + 5
+
+
+def test_the_long_run_of_two_thousand_devices_is_long_enough() -> None:
+    settings = Settings(devices=2000, lifetime=60.0, duration=180.0, boot=boot_for(2000))
+    assert problems(settings) == []
+    assert problems(dataclasses.replace(settings, duration=150.0)) != []
 
 
 def test_every_setting_out_of_bounds_is_named() -> None:
