@@ -57,3 +57,7 @@ class DropReason(enum.Enum):
 
     QOS0_NO_ROOM = "qos0_no_room"
     NOT_CARRIED = "not_carried"  # a twin request or method reply: this version carries telemetry only
+    TTL = "ttl"  # stored longer than the rule for its topic allows
+    CAPACITY = "capacity"  # the outbox was full and its policy is to drop
+    METHOD_REPLY_LATE = "method_reply_late"  # nobody waits for this reply any more
+    METHOD_REPLY_NO_HUB = "method_reply_no_hub"  # the hub went away while the device worked
