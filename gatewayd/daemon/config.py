@@ -19,18 +19,21 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from gatewayd.daemon.config_topic_rules import TopicRules
 from gatewayd.daemon.config_values import (
     Address,
     Choice,
     Duration,
     Endpoint,
     File,
+    Flag,
     Fraction,
     Hostname,
     Kind,
     Size,
     Whole,
 )
+from gatewayd.flow.storing_rules import TopicRule
 
 HUB_MQTT_PORT = 8883  # MQTT over TLS, the port IoT Hub listens on
 
@@ -80,6 +83,13 @@ class Budget(Section):
         0.20,
         TUNING,
         "Share of the budget that renewals must leave free for reconnects; a timetable that needs more is refused.",
+    )
+    # An S1 hub takes max(100/s, 12/s per unit) device-to-cloud messages, of all its clients together.
+    sends_per_second: Annotated[int, Whole(1, 100_000, "messages")] = setting(
+        100,
+        TUNING,
+        "Messages a second up to which the outbox fills what devices leave free when it drains. "
+        "Devices' own messages are never held back by it. An S1 hub takes at least 100 a second in all.",
     )
 
 
@@ -234,6 +244,44 @@ class Listener(Section):
     )
 
 
+class Outbox(Section):
+    """Where messages wait on disk that the hub cannot take now."""
+
+    path: Annotated[Path, File()] = setting(
+        "/var/lib/gatewayd/outbox.db",
+        RESTART,
+        "The file of stored messages, in a folder gatewayd may write to.",
+    )
+    max_bytes: Annotated[int, Size("1MiB", "1024GiB")] = setting(
+        "512MiB", TUNING, "How much may be stored; `when_full` says what happens then."
+    )
+    when_full: Annotated[
+        Literal["stop", "drop_oldest", "drop_lowest_priority"],
+        Choice(("stop", "drop_oldest", "drop_lowest_priority")),
+    ] = setting(
+        "stop",
+        TUNING,
+        "`stop` gives no more receipts, so devices keep their messages and lose none. The others drop what is "
+        "stored, oldest first, of the lowest priority first or of all, and count it.",
+    )
+    # SDKs give a PUBACK 30 s before they call a message lost.
+    spill_after: Annotated[float, Duration("100ms", "20s")] = setting(
+        "5s", TUNING, "How long a message waits for the hub in memory before it is stored and receipted."
+    )
+    ttl: Annotated[float | None, Duration("1s", "365d")] = setting(
+        None, TUNING, "How long a stored message is kept; without it for as long as it takes."
+    )
+    store_qos0: Annotated[bool, Flag()] = setting(
+        False, TUNING, "Also store messages with QoS 0 while the hub is away, instead of dropping them."
+    )
+    rules: Annotated[tuple[TopicRule, ...], TopicRules()] = setting(
+        [],
+        TUNING,
+        "Priority and time to live by topic; `*` stands for any characters, the first match decides. Messages of a "
+        "higher priority leave the outbox first; the order of a device's messages is kept within a priority.",
+    )
+
+
 class Devices(Section):
     """Who may connect, and the keys to sign with."""
 
@@ -289,6 +337,7 @@ class Config(Section):
     hub: Hub
     tokens: Tokens = Field(default_factory=Tokens)
     listener: Listener
+    outbox: Outbox = Field(default_factory=Outbox)
     devices: Devices
     metrics: Metrics = Field(default_factory=Metrics)
     log: Log = Field(default_factory=Log)
@@ -356,14 +405,16 @@ def _setting(path: str, field: FieldInfo) -> Setting:
     kind = next(extra for extra in field.metadata if isinstance(extra, Kind))
     assert isinstance(field.json_schema_extra, dict)
     has_default = field.default is not None and field.default is not PydanticUndefined
-    written = f'"{field.default}"' if isinstance(field.default, str) else kind.show(field.default)
+    written = None
+    if has_default:
+        written = f'"{field.default}"' if isinstance(field.default, str) else kind.show(field.default)
     return Setting(
         path=path,
         kind=kind,
         says=field.description or "",
         applies=Applies(field.json_schema_extra["applies"]),
         required=field.is_required(),
-        default=written if has_default else None,
+        default=written,
     )
 
 

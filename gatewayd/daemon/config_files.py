@@ -80,6 +80,8 @@ def inspect_files(
         _devices("devices.file", devices.file, credentials, findings)
     if asked("clock.floor_file"):
         _floor_file(config.clock.floor_file, findings)
+    if asked("outbox.path"):
+        _outbox(config.outbox.path, findings)
     if findings.devices is not None and asked(
         "tokens.lifetime", "tokens.renew_earliest", "tokens.renew_latest", "hub.budget"
     ):
@@ -235,6 +237,17 @@ def _floor_file(path: Path, findings: Findings) -> None:
                 "clock.floor_file",
                 f"{path.parent} does not exist, so the time cannot be remembered",
                 "a folder that gatewayd can write to; StateDirectory= of the unit makes one",
+            )
+        )
+
+
+def _outbox(path: Path, findings: Findings) -> None:
+    if not path.parent.is_dir():
+        findings.problems.append(
+            ConfigProblem(
+                "outbox.path",
+                f"{path.parent} does not exist, so no message can be stored",
+                "a folder on this gateway's disk that gatewayd can write to; StateDirectory= of the unit makes one",
             )
         )
 

@@ -26,6 +26,7 @@ EXAMPLES = {
     "hub.endpoints.mqtt": '"hub.example.net:8883"',
     "listener.certificate": '"/etc/gatewayd/tls/gateway.pem"',
     "listener.private_key": '"/etc/gatewayd/tls/gateway.key"',
+    "outbox.ttl": '"30d"',
     "devices.file": '"/etc/gatewayd/devices.csv"',
 }
 

@@ -180,6 +180,27 @@ class Whole(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Flag(Kind):
+    """Yes or no."""
+
+    def read(self, written: object, surroundings: Surroundings) -> bool:
+        if not isinstance(written, bool):
+            raise NotAllowed(f"{_quoted(written)} is not true or false")
+        return written
+
+    def show(self, value: Any) -> str:
+        return "true" if value else "false"
+
+    @property
+    def allowed(self) -> str:
+        return "true or false"
+
+    @property
+    def schema(self) -> JsonSchemaValue:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
 class Fraction(Kind):
     """A share of one, such as 0.70."""
 

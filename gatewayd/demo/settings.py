@@ -159,6 +159,7 @@ class Places:
     listener_certificate: Path
     metrics_port: int
     devices_file: Path
+    outbox_file: Path
     clock_floor_file: Path
 
 
@@ -208,6 +209,8 @@ def daemon_config(settings: Settings, places: Places) -> str:
         "[log]",
         'level = "debug"',  # the gap and the drain of each renewal are logged there
         'format = "json"',
+        "[outbox]",
+        f"path = {_text(places.outbox_file)}",
         "[clock]",
         f"floor_file = {_text(places.clock_floor_file)}",
     ]

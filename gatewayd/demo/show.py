@@ -116,6 +116,7 @@ class _Show:
             listener_certificate=self._stage.gateway_certificate,
             metrics_port=metrics_port,
             devices_file=self._stage.devices_file,
+            outbox_file=self._stage.directory / "outbox.db",
             clock_floor_file=self._stage.directory / "clock-floor",
         )
         self._screen.say("starting the daemon")

@@ -25,7 +25,7 @@ def test_mistakes_in_keys_and_in_files_are_told_together_with_their_lines(tmp_pa
     files.append('[log]\nlevel = "loud"\n')
     examination = examine(files.toml, {}, None)
     assert [(problem.path, problem.line) for problem in examination.problems] == [
-        ("log.level", 10),
+        ("log.level", 12),
         ("devices.file", 6),
     ]
     with pytest.raises(ConfigError) as error:
@@ -43,5 +43,5 @@ def test_doubts_are_warnings_with_lines(tmp_path: Path) -> None:
     files = write_config(tmp_path)
     files.append('[metrics]\naddress = "0.0.0.0:9464"\n')
     examination = examine(files.toml, {}, None)
-    assert [(warning.path, warning.line) for warning in examination.warnings] == [("metrics.address", 10)]
+    assert [(warning.path, warning.line) for warning in examination.warnings] == [("metrics.address", 12)]
     assert examination.usable()

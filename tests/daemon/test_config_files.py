@@ -201,3 +201,8 @@ def test_authorities_for_the_hub_are_read(files: ConfigFolder, tmp_path: Path) -
 def test_a_floor_file_without_a_folder_is_a_warning(files: ConfigFolder) -> None:
     set_key(files, '"clock-floor"', '"absent/clock-floor"')
     assert [warning.path for warning in inspect(files).warnings] == ["clock.floor_file"]
+
+
+def test_an_outbox_without_a_folder_is_a_problem(files: ConfigFolder) -> None:
+    set_key(files, '"outbox.db"', '"absent/outbox.db"')
+    assert only_problem(inspect(files)).path == "outbox.path"

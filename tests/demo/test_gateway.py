@@ -39,6 +39,7 @@ def places(ready: Stage) -> Places:
         listener_certificate=ready.gateway_certificate,
         metrics_port=metrics_port,
         devices_file=ready.devices_file,
+        outbox_file=ready.directory / "outbox.db",
         clock_floor_file=ready.directory / "clock-floor",
     )
 

@@ -36,6 +36,7 @@ PLACES = Places(
     listener_certificate=Path("/tmp/stage/gateway.pem"),
     metrics_port=29464,
     devices_file=Path("/tmp/stage/devices.csv"),
+    outbox_file=Path("/tmp/stage/outbox.db"),
     clock_floor_file=Path("/tmp/stage/clock-floor"),
 )
 
@@ -154,7 +155,8 @@ def test_with_the_files_of_a_stage_the_daemon_s_own_examination_finds_nothing(de
             hub_authority=ready.gateway_authority,
             listener_certificate=ready.gateway_certificate,
             devices_file=ready.devices_file,
-            clock_floor_file=ready.directory / "clock-floor",
+            outbox_file=ready.directory / "outbox.db",
+        clock_floor_file=ready.directory / "clock-floor",
         )
         file = write_private(ready.directory / "gatewayd.toml", daemon_config(settings, places).encode())
         examination = examine(file, {}, wall)

@@ -46,6 +46,7 @@ def write_config(folder: Path, *, devices: int = 3) -> ConfigFolder:
         f'[hub]\nhostname = "{HUB}"\n'
         f'[listener]\ncertificate = "{certificate.name}"\n'
         '[devices]\nfile = "devices.csv"\n'
+        '[outbox]\npath = "outbox.db"\n'
         '[clock]\nfloor_file = "clock-floor"\n'
     )
     return ConfigFolder(toml, certificate, device_file)

@@ -68,6 +68,7 @@ class GatewaySite:
         more: str = "",
         tokens: str = "",
         listener: str = "",
+        outbox: str = "",
         deadlines: str = "",
         session: str = "",
     ) -> GatewaySite:
@@ -104,6 +105,9 @@ class GatewaySite:
             'file = "devices.csv"',
             "[metrics]",
             f'address = "127.0.0.1:{metrics_port}"',
+            "[outbox]",
+            'path = "outbox.db"',
+            outbox,
             "[clock]",
             'floor_file = "clock-floor"',
             more,
