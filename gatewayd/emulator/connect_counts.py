@@ -1,8 +1,7 @@
 """Counts of connections over time, as the hub sees them. Pure: time is an argument (monotonic seconds).
 
-Connects are counted when the hub reads a CONNECT, accepted or not. The *sliding* peak is the most in any one second
-long window; the *aligned* peak and the series are per whole second since the hub started. A handover gap is the time
-from a planned disconnect of an identity to its next CONNECT; a later return is none.
+Connects are counted when the hub reads a CONNECT, accepted or not. A handover gap is the time from a planned disconnect
+of an identity to its next CONNECT; a later return is none.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-# A day of seconds; a longer run forgets its oldest.
-SERIES_SECONDS = 86_400
+from gatewayd.emulator.rates import PerSecond
+
 KEPT_GAPS = 200_000
 # A CONNECT later than this after a planned disconnect is a return (the application closed), not a handover.
 HANDOVER_WINDOW_SECONDS = 10.0
@@ -31,26 +30,13 @@ class ConnectCounts:
     """CONNECTs per second and handover gaps."""
 
     def __init__(self, now: float) -> None:
-        self._start = now
-        self._window: deque[float] = deque()
-        self._series: deque[int] = deque(maxlen=SERIES_SECONDS)
-        self._last_second = -1
         self._left_at: dict[str, float] = {}
         self._gaps: deque[float] = deque(maxlen=KEPT_GAPS)
-        self.connects = 0
-        self.sliding_peak = 0
-        self.aligned_peak = 0
+        self.rate = PerSecond(now)
 
     def connect(self, now: float) -> None:
         """A CONNECT was read."""
-        self.connects += 1
-        self._window.append(now)
-        while now - self._window[0] >= 1.0:
-            self._window.popleft()
-        self.sliding_peak = max(self.sliding_peak, len(self._window))
-        self._advance(now)
-        self._series[-1] += 1
-        self.aligned_peak = max(self.aligned_peak, self._series[-1])
+        self.rate.count(now)
 
     def planned_end(self, identity: str, now: float) -> None:
         self._left_at[identity] = now
@@ -64,11 +50,6 @@ class ConnectCounts:
         if left_at is not None and connect_read_at - left_at <= HANDOVER_WINDOW_SECONDS:
             self._gaps.append(connect_read_at - left_at)
 
-    def per_second(self, now: float) -> list[int]:
-        """CONNECTs in each second since the start (the last day of them), the running second last."""
-        self._advance(now)
-        return list(self._series)
-
     def gaps(self) -> GapSummary:
         ordered = sorted(self._gaps)
         if not ordered:
@@ -78,9 +59,3 @@ class ConnectCounts:
             return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)
 
         return GapSummary(len(ordered), at(0.50), at(0.99), round(ordered[-1] * 1000, 3))
-
-    def _advance(self, now: float) -> None:
-        second = int(now - self._start)
-        missing = min(second - self._last_second, SERIES_SECONDS)
-        self._series.extend([0] * missing)
-        self._last_second = max(second, self._last_second)

@@ -16,12 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
-from dataclasses import asdict, dataclass
 
 from gatewayd.clock import Clock, SystemClock
 from gatewayd.emulator.certificate import HubCertificate
-from gatewayd.emulator.connect_counts import ConnectCounts, GapSummary
+from gatewayd.emulator.connect_counts import ConnectCounts
 from gatewayd.emulator.connect_throttle import ConnectThrottle, OverRate
 from gatewayd.emulator.event_log import EventLog, HubCode, Operation
 from gatewayd.emulator.faults import FaultBoard, FaultKind
@@ -29,11 +27,13 @@ from gatewayd.emulator.hub_state import HubSettings, HubState
 from gatewayd.emulator.ledger import Ledger
 from gatewayd.emulator.listening import Listening
 from gatewayd.emulator.mqtt_face import MqttFace
+from gatewayd.emulator.rates import PerSecond
 from gatewayd.emulator.registry import Registry, resource_of
 from gatewayd.emulator.stored_session import CloudMessage
+from gatewayd.emulator.summary import HubSummary, summarize
 from gatewayd.emulator.twin import Section
 from gatewayd.transport.deadline_wheel import DeadlineWheel
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.transport.stream import Stream, StreamOwner
 
 # Longer than a stream waits for its peer's end (StreamLimits.linger): what is left then is held by a fault switch.
 STOP_SECONDS = 3.0
@@ -41,33 +41,6 @@ STOP_SECONDS = 3.0
 MAX_METHOD_CALLS = 1024
 METHODS = "$iothub/methods/POST/#"
 DESIRED = "$iothub/twin/PATCH/properties/desired/#"
-
-
-@dataclass(frozen=True, slots=True)
-class HubSummary:
-    """The hub's own account of a run."""
-
-    seconds: float
-    connects: int
-    connects_peak_per_s: int
-    connects_peak_per_aligned_s: int
-    connects_per_s: list[int]
-    open_connections: int
-    connections_without_connect: int
-    handshakes_failed: int
-    planned_disconnects: int
-    unplanned_disconnects: int
-    hub_errors: dict[str, int]
-    hub_error_causes: dict[str, int]
-    handover_gap_ms: GapSummary
-    messages_at_hub: int
-    messages_distinct: int
-    messages_duplicate: int
-    messages_without_id: int
-    messages_unaccounted: int
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 class NotOnline(Exception):
@@ -104,6 +77,7 @@ class HubEmulator:
             events=EventLog(),
             ledger=Ledger(),
             counts=ConnectCounts(self._started_at),
+            sends=PerSecond(self._started_at),
         )
         self._listening = Listening(self._meet, self._admit, self._handshake_failed)
 
@@ -249,33 +223,11 @@ class HubEmulator:
     # The account
 
     def summary(self) -> HubSummary:
-        state, counts, events, ledger = self.state, self.state.counts, self.events, self.ledger
-        return HubSummary(
-            seconds=round(state.now() - self._started_at, 3),
-            connects=counts.connects,
-            connects_peak_per_s=counts.sliding_peak,
-            connects_peak_per_aligned_s=counts.aligned_peak,
-            connects_per_s=counts.per_second(state.now()),
-            open_connections=len(state.open),
-            connections_without_connect=state.without_connect,
-            handshakes_failed=state.handshakes_failed,
-            planned_disconnects=events.planned,
-            unplanned_disconnects=events.unplanned,
-            hub_errors=_as_text(events.errors),
-            hub_error_causes={
-                f"{code:d}/{cause}": count for (code, cause), count in sorted(events.causes.items())
-            },
-            handover_gap_ms=counts.gaps(),
-            messages_at_hub=ledger.received,
-            messages_distinct=ledger.distinct,
-            messages_duplicate=ledger.duplicates,
-            messages_without_id=ledger.without_id,
-            messages_unaccounted=ledger.unaccounted,
-        )
+        return summarize(self.state, self._started_at)
 
     # Within
 
-    def _meet(self, _stream: TlsStream) -> StreamOwner:
+    def _meet(self, _stream: Stream) -> StreamOwner:
         self.state.connections += 1
         return MqttFace(self.state, self.state.connections).owner
 
@@ -295,7 +247,3 @@ class HubEmulator:
     def _plan_expiries(self) -> None:
         for connection in list(self.state.open.values()):
             connection.plan_expiry()
-
-
-def _as_text(errors: Counter[HubCode]) -> dict[str, int]:
-    return {f"{code:d}": count for code, count in sorted(errors.items())}

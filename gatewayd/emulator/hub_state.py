@@ -12,7 +12,9 @@ from gatewayd.emulator.connect_throttle import ConnectThrottle
 from gatewayd.emulator.event_log import EventLog, HubCode, HubEvent, Operation
 from gatewayd.emulator.faults import FaultBoard, FaultKind
 from gatewayd.emulator.ledger import Ledger
+from gatewayd.emulator.rates import PerSecond
 from gatewayd.emulator.registry import Registry
+from gatewayd.emulator.send_throttle import SendThrottle
 from gatewayd.emulator.stored_session import StoredSession
 from gatewayd.emulator.twin import Twin
 from gatewayd.protocol.mqtt.limits import Limits
@@ -60,6 +62,8 @@ class HubState:
     events: EventLog
     ledger: Ledger
     counts: ConnectCounts
+    sends: PerSecond
+    send_throttle: SendThrottle = field(default_factory=SendThrottle)
     sessions: dict[str, StoredSession] = field(default_factory=dict)
     twins: dict[str, Twin] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)

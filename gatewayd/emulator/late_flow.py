@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from gatewayd.clock import Clock
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.transport.stream import Stream, StreamOwner
 
 # A slow flow holds at most this much; the peer's next bytes then end the hold early rather than grow it.
 MAX_HELD_BYTES = 4 * 1024 * 1024
@@ -42,7 +42,7 @@ class LateFlow:
         self._held_bytes = 0
         self._deadline: Deadline | None = None
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self._owner.stream_ready(stream)
 
     def stream_writable(self) -> None:

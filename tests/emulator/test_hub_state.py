@@ -11,6 +11,7 @@ from gatewayd.emulator.event_log import EventLog, HubCode, Operation
 from gatewayd.emulator.faults import FaultBoard, FaultKind
 from gatewayd.emulator.hub_state import HubSettings, HubState
 from gatewayd.emulator.ledger import Ledger
+from gatewayd.emulator.rates import PerSecond
 from gatewayd.emulator.registry import Registry
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 
@@ -27,6 +28,7 @@ def state(clock: ManualClock) -> HubState:
         events=EventLog(),
         ledger=Ledger(),
         counts=ConnectCounts(0.0),
+        sends=PerSecond(0.0),
     )
 
 

@@ -11,7 +11,7 @@ from gatewayd.clock import SystemClock
 from gatewayd.emulator import late_flow
 from gatewayd.emulator.late_flow import LateFlow
 from gatewayd.transport.deadline_wheel import DeadlineWheel
-from gatewayd.transport.tls_stream import TlsStream
+from gatewayd.transport.stream import Stream
 
 
 class Recorder:
@@ -25,7 +25,7 @@ class Recorder:
     def note(self, what: object) -> None:
         self.got.append((what, self.clock.monotonic()))
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self.note("ready")
 
     def stream_data(self, data: bytes) -> None:
@@ -59,7 +59,7 @@ def late(delay: float) -> tuple[Recorder, LateFlow, list[float]]:
 
 async def test_without_delay_everything_passes_through() -> None:
     recorder, flow, _ = late(0.0)
-    flow.stream_ready(cast(TlsStream, None))
+    flow.stream_ready(cast(Stream, None))
     flow.stream_data(b"a")
     flow.stream_writable()
     flow.stream_eof()
