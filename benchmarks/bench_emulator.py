@@ -27,7 +27,7 @@ from benchmarks.machine import Memory, cpu_seconds, machine_facts
 from gatewayd.clock import SystemClock
 from gatewayd.emulator.registry import RegisteredIdentity, load_registry
 from gatewayd.transport.addresses import SocketAddress
-from gatewayd.transport.tls_stream import TlsStream
+from gatewayd.transport.stream import Stream
 from gatewayd.transport.tls_transport import open_stream
 from tests.support.emulated_hub import sas_token
 from tests.support.raw_device import connect_bytes, publish_bytes
@@ -51,13 +51,13 @@ class Device:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.stream: TlsStream | None = None
+        self.stream: Stream | None = None
         self.connack: asyncio.Future[bytes] = loop.create_future()
         self.closed = asyncio.Event()
         self.receipts = 0
         self.receipt = asyncio.Event()
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self.stream = stream
 
     def stream_data(self, data: bytes) -> None:

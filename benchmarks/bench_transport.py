@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from gatewayd.transport.addresses import SocketAddress  # noqa: E402 - the root is on the path only now
 from gatewayd.transport.tls_contexts import client_context, server_context  # noqa: E402
+from gatewayd.transport.stream import Stream  # noqa: E402
 from gatewayd.transport.tls_stream import TlsStream  # noqa: E402
 from gatewayd.transport.tls_transport import open_stream, serve_streams  # noqa: E402
 from tests.support.tls_material import HUB, Authority  # noqa: E402
@@ -72,7 +73,7 @@ class Echo:
     def __init__(self, stream: TlsStream) -> None:
         self.stream = stream
 
-    def stream_ready(self, stream: TlsStream) -> None: ...
+    def stream_ready(self, stream: Stream) -> None: ...
     def stream_data(self, data: bytes) -> None:
         self.stream.write(data)
 
@@ -197,7 +198,7 @@ class Counter:
 class OurMember(Counter):
     __slots__ = ("stream",)
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self.stream = stream
 
     def stream_data(self, data: bytes) -> None:

@@ -46,7 +46,7 @@ from gatewayd.protocol.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, Publis
 from gatewayd.protocol.mqtt.server import ServerConnection
 from gatewayd.transport.conversation import Conversation
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.transport.tls_stream import TlsStream
+from gatewayd.transport.stream import Stream
 
 # A client id is a stranger's text of up to 64 KiB; real ones have at most 128 + 1 + 128 characters.
 _SHOWN_ID_LENGTH: Final = 257
@@ -178,7 +178,7 @@ class DeviceSession:
     )
 
     def __init__(
-        self, desk: FrontDesk, stream: TlsStream, limits: Limits, address_wait: float | None
+        self, desk: FrontDesk, stream: Stream, limits: Limits, address_wait: float | None
     ) -> None:
         """`address_wait`: seconds until this address has a place under its connect limit, None for never."""
         now = desk.clock.monotonic()

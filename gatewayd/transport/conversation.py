@@ -24,7 +24,7 @@ from typing import Generic, Protocol, TypeVar
 from gatewayd.clock import Clock
 from gatewayd.errors import LocalProtocolError
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.transport.tls_stream import TlsStream
+from gatewayd.transport.stream import Stream
 
 EventT = TypeVar("EventT")
 ClosedT = TypeVar("ClosedT")
@@ -83,7 +83,7 @@ class Conversation(Generic[EventT, ClosedT]):
         self._closed_type = closed
         self._on_writable = on_writable
         self._deadline = Deadline(self._deadline_due)
-        self._stream: TlsStream | None = None  # from stream_ready to stream_closed
+        self._stream: Stream | None = None  # from stream_ready to stream_closed
         self._waiting: deque[EventT] | None = (
             None  # events that came while suspended; None until there was one
         )
@@ -94,7 +94,7 @@ class Conversation(Generic[EventT, ClosedT]):
         self._error: Exception | None = None
 
     @property
-    def stream(self) -> TlsStream | None:
+    def stream(self) -> Stream | None:
         """The stream, while there is one."""
         return self._stream
 
@@ -154,7 +154,7 @@ class Conversation(Generic[EventT, ClosedT]):
 
     # What the stream says
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self._stream = stream
         if self._suspended:
             stream.pause_reading()
@@ -244,7 +244,7 @@ class Conversation(Generic[EventT, ClosedT]):
             else:
                 self._on_event(event)
 
-    def _send(self, stream: TlsStream) -> None:
+    def _send(self, stream: Stream) -> None:
         data = self._automaton.bytes_to_send()
         # After finish() our end is said: what the automaton would still answer is not owed any more.
         if data and stream.is_open:

@@ -20,8 +20,9 @@ from collections.abc import Callable
 
 from gatewayd.errors import GatewaydError, HandshakeFailed
 from gatewayd.transport.addresses import SocketAddress
+from gatewayd.transport.stream import StreamOwner
 from gatewayd.transport.tls_engine import TlsEngine
-from gatewayd.transport.tls_stream import StreamLimits, StreamOwner, TlsStream
+from gatewayd.transport.tls_stream import StreamLimits, TlsStream
 
 ACCEPT_BURST = 8
 

@@ -42,10 +42,11 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from gatewayd.errors import Bounded, ConnectionLost, HandshakeFailed, LocalProtocolError
+from gatewayd.transport.stream import StreamOwner
 from gatewayd.transport.tls_engine import RECORD_BYTES, TlsEngine
 from gatewayd.transport.tls_problems import explain
 
@@ -67,16 +68,6 @@ class StreamLimits:
     write_high: int = 65536
     write_cap: int = 1048576
     linger: float = 2.0
-
-
-class StreamOwner(Protocol):
-    """Whoever a stream belongs to. The module's docstring says in which order these come."""
-
-    def stream_ready(self, stream: TlsStream) -> None: ...
-    def stream_data(self, data: bytes) -> None: ...
-    def stream_eof(self) -> None: ...
-    def stream_writable(self) -> None: ...
-    def stream_closed(self, error: Exception | None) -> None: ...
 
 
 class _State(enum.Enum):

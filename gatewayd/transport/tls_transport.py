@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from gatewayd.errors import DialFailed, HandshakeFailed
 from gatewayd.transport.addresses import SocketAddress
+from gatewayd.transport.stream import StreamOwner
 from gatewayd.transport.stream_server import OnRefused, OwnerFactory, StreamServer, listening_socket
 from gatewayd.transport.tls_engine import TlsEngine
-from gatewayd.transport.tls_stream import StreamLimits, StreamOwner, TlsStream, socket_problem
+from gatewayd.transport.tls_stream import StreamLimits, TlsStream, socket_problem
 
 __all__ = [
     "SocketAddress",

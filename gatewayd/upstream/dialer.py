@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from gatewayd.errors import Bounded, DialFailed
 from gatewayd.transport.addresses import SocketAddress
-from gatewayd.transport.tls_stream import StreamLimits, StreamOwner, TlsStream
+from gatewayd.transport.stream import StreamOwner
+from gatewayd.transport.tls_stream import StreamLimits, TlsStream
 from gatewayd.transport.tls_transport import open_stream
 from gatewayd.transport.worker import Worker
 

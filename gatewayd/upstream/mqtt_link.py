@@ -22,7 +22,7 @@ from gatewayd.protocol.mqtt.packets import Connect
 from gatewayd.protocol.mqtt.transitions import ClientState
 from gatewayd.transport.conversation import Conversation
 from gatewayd.transport.deadline_wheel import DeadlineWheel
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.transport.stream import Stream, StreamOwner
 from gatewayd.upstream.handover import HandoverTimeouts, Mode
 from gatewayd.upstream.outcome import SignedToken
 
@@ -30,7 +30,7 @@ from gatewayd.upstream.outcome import SignedToken
 class HubDialer(Protocol):
     """Makes the TLS connection; `upstream.dialer.Dialer` is the one."""
 
-    async def dial(self, owner: StreamOwner) -> TlsStream: ...
+    async def dial(self, owner: StreamOwner) -> Stream: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.tokens.renewal_timetable import RenewalTimetable
 from gatewayd.transport.deadline_wheel import DeadlineWheel
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.transport.stream import Stream, StreamOwner
 from gatewayd.upstream.budget import ConnectBudget
 from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
 from gatewayd.upstream.session import HubSession
@@ -58,7 +58,7 @@ class LoopClock:
 class SilentDialer:
     """A hub that never answers."""
 
-    async def dial(self, owner: StreamOwner) -> TlsStream:
+    async def dial(self, owner: StreamOwner) -> Stream:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets this event")
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from gatewayd.transport.addresses import SocketAddress
+from gatewayd.transport.stream import Stream, StreamOwner
 from gatewayd.transport.stream_server import StreamServer
-from gatewayd.transport.tls_stream import StreamOwner, TlsStream
+from gatewayd.transport.tls_stream import TlsStream
 from gatewayd.transport.tls_transport import open_stream, serve_streams
 from tests.support.tls_material import HUB, Tls
 
@@ -28,20 +29,26 @@ class Recorder:
         self.data = bytearray()
         self.error: Exception | None = None
         self.reactions = reactions
-        self.stream: TlsStream | None = None
+        self.stream: Stream | None = None
         self._news = asyncio.Event()
 
     @property
-    def s(self) -> TlsStream:
+    def s(self) -> Stream:
         """The stream, which must be there."""
         assert self.stream is not None
+        return self.stream
+
+    @property
+    def tls(self) -> TlsStream:
+        """The same, for what only TLS itself has."""
+        assert isinstance(self.stream, TlsStream)
         return self.stream
 
     @property
     def is_closed(self) -> bool:
         return "closed" in self.calls
 
-    def stream_ready(self, stream: TlsStream) -> None:
+    def stream_ready(self, stream: Stream) -> None:
         self.stream = stream
         self._told("ready")
 

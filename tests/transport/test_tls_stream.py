@@ -236,9 +236,9 @@ async def test_what_arrives_before_the_held_data_was_handed_out_stays_behind_it(
         cipher = client.outgoing.read()
         owner.s.resume_reading()
         # A transport may be this quick: data and FIN before the loop's next turn.
-        owner.s.get_buffer(-1)[: len(cipher)] = cipher
-        owner.s.buffer_updated(len(cipher))
-        owner.s.eof_received()
+        owner.tls.get_buffer(-1)[: len(cipher)] = cipher
+        owner.tls.buffer_updated(len(cipher))
+        owner.tls.eof_received()
         assert owner.calls == ["ready"]
         await owner.until_told("eof")
         assert (owner.calls, bytes(owner.data)) == (["ready", "data", "eof"], b"held next")
@@ -314,8 +314,8 @@ async def test_both_roles_ask_the_kernel_for_quick_small_writes_and_a_bounded_pa
         await dialled(server.port, tls.our_client(), ours)
         await theirs.until_told("ready")
         for owner in (ours, theirs):
-            assert owner.s._transport is not None
-            sock = owner.s._transport.get_extra_info("socket")
+            assert owner.tls._transport is not None
+            sock = owner.tls._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             patience = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             assert patience == USER_TIMEOUT_SECONDS * 1000

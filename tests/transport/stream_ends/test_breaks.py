@@ -91,7 +91,7 @@ async def test_ending_a_stream_whose_reset_is_already_here_is_a_lost_connection(
         client = await HandTls.connect(server.port, tls.their_client(), HUB)
         await client.shake_hands()
         await owner.until_told("ready")
-        streams.append(owner.s)
+        streams.append(owner.tls)
         sock = client.writer.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.writer.transport.abort()

@@ -1,0 +1,25 @@
+"""The face of a stream is the face that streams have: nothing in it is missing in one of them."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from gatewayd.transport.stream import Stream
+from gatewayd.transport.tls_stream import TlsStream
+
+FACE = sorted(name for name in vars(Stream) if not name.startswith("_"))
+
+
+def test_the_face_is_more_than_writing() -> None:
+    assert {"write", "finish", "close", "abort", "congested", "peer_address"} <= set(FACE)
+
+
+@pytest.mark.parametrize("kind", [TlsStream])
+@pytest.mark.parametrize("name", FACE)
+def test_each_kind_of_stream_has_the_whole_face(kind: type, name: str) -> None:
+    ours, face = inspect.getattr_static(kind, name), inspect.getattr_static(Stream, name)
+    assert isinstance(ours, property) == isinstance(face, property)
+    if not isinstance(ours, property):
+        assert inspect.signature(ours) == inspect.signature(face)
