@@ -1,0 +1,41 @@
+"""Ways that a desk of the way back can be tested over: one hub and one device, both noted, both with switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gatewayd.flow.ways import Reach
+from gatewayd.message import Identity
+
+
+@dataclass
+class RecordedWays:
+    """`Ways` without sockets: what was said stands in lists, and the switches say what can be said."""
+
+    hub: Reach = Reach.UP
+    takes: bool = True  # the hub session takes what is said while `hub` is UP
+    filters: set[str] = field(
+        default_factory=set
+    )  # what the device is subscribed to; empty also when it is absent
+    said_to_hub: list[tuple[str, bytes]] = field(default_factory=list)
+    said_to_device: list[tuple[str, bytes]] = field(default_factory=list)
+    qos_to_device: list[int] = field(default_factory=list)
+
+    def to_hub(self, identity: Identity, topic: str, payload: bytes) -> bool:
+        if self.hub is not Reach.UP or not self.takes:
+            return False
+        self.said_to_hub.append((topic, payload))
+        return True
+
+    def to_device(self, identity: Identity, topic_filter: str, topic: str, payload: bytes, qos: int) -> bool:
+        if topic_filter not in self.filters:
+            return False
+        self.said_to_device.append((topic, payload))
+        self.qos_to_device.append(qos)
+        return True
+
+    def listens(self, identity: Identity, topic_filter: str) -> bool:
+        return topic_filter in self.filters
+
+    def reach(self, identity: Identity) -> Reach:
+        return self.hub
