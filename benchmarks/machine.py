@@ -49,11 +49,34 @@ def thread_names(pid: int) -> list[str]:
     return sorted((task / "comm").read_text(encoding="utf-8").strip() for task in tasks)
 
 
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """What one process has used, in seconds, in steps of a clock tick (10 ms)."""
+
+    user: float
+    system: float
+
+    @classmethod
+    def of(cls, pid: int) -> CpuTime:
+        """All threads since its start."""
+        # The name, the second field, may hold blanks; it ends with the last parenthesis.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        tick = os.sysconf("SC_CLK_TCK")
+        return cls(int(fields[11]) / tick, int(fields[12]) / tick)
+
+    def each(self, before: CpuTime, count: int) -> CpuTime:
+        """What each of `count` things cost since `before`, in microseconds."""
+        scale = 1e6 / count
+        return CpuTime((self.user - before.user) * scale, (self.system - before.system) * scale)
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+
 def cpu_seconds(pid: int) -> float:
-    """User and system time, in steps of a clock tick (10 ms)."""
-    # The name, the second field, may hold blanks; it ends with the last parenthesis.
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time."""
+    return CpuTime.of(pid).total
 
 
 @dataclass(slots=True)

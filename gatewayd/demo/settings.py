@@ -61,6 +61,7 @@ class Settings:
     renew_earliest: float = RENEW_EARLIEST
     renew_latest: float = RENEW_LATEST
     budget: int | None = None
+    log_level: str = "debug"  # the gap and the drain of each renewal are logged there
 
     @property
     def budget_per_second(self) -> int:
@@ -207,7 +208,7 @@ def daemon_config(settings: Settings, places: Places) -> str:
         "[metrics]",
         f'address = "127.0.0.1:{places.metrics_port}"',
         "[log]",
-        'level = "debug"',  # the gap and the drain of each renewal are logged there
+        f'level = "{settings.log_level}"',
         'format = "json"',
         "[outbox]",
         f"path = {_text(places.outbox_file)}",
