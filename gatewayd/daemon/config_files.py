@@ -22,6 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from gatewayd.credentials.device_file import open_device_file, wipe
 from gatewayd.daemon.config import Config
+from gatewayd.daemon.status_token import ALLOWED as TOKEN_ALLOWED
+from gatewayd.daemon.status_token import KEY as STATUS_TOKEN
+from gatewayd.daemon.status_token import parse_token
 from gatewayd.errors import ConfigProblem, DeviceFileError
 from gatewayd.tokens.renewal_timetable import Feasibility, feasibility
 
@@ -78,6 +81,12 @@ def inspect_files(
         _listener_certificate(config, credentials, now, findings)
     if asked("devices.file") and there("devices.file", devices.file):
         _devices("devices.file", devices.file, credentials, findings)
+    if (
+        config.metrics.token_file is not None
+        and asked(STATUS_TOKEN)
+        and there(STATUS_TOKEN, config.metrics.token_file)
+    ):
+        _status_token(config.metrics.token_file, credentials, findings)
     if asked("clock.floor_file"):
         _floor_file(config.clock.floor_file, findings)
     if asked("outbox.path"):
@@ -158,7 +167,7 @@ def _certificates(key: str, path: Path, findings: Findings) -> list[x509.Certifi
 
 def _public_half(key: str, path: Path, credentials: Path, findings: Findings) -> bytes | None:
     """The public half of the private key in a file; None when there is no usable one."""
-    text = _read(key, path, findings, secret=path.parent != credentials)
+    text = _read(key, path, findings, secret="" if path.parent == credentials else "a private key")
     if text is None:
         return None
     try:
@@ -182,8 +191,11 @@ def _public_half(key: str, path: Path, credentials: Path, findings: Findings) ->
     return None
 
 
-def _read(key: str, path: Path, findings: Findings, *, secret: bool = False) -> bytearray | None:
-    """The bytes of a file, which the caller wipes; None and a problem when it cannot be had. One problem a file."""
+def _read(key: str, path: Path, findings: Findings, *, secret: str = "") -> bytearray | None:
+    """The bytes of a file, which the caller wipes; None and a problem when it cannot be had. One problem a file.
+
+    `secret` says what is in it that others may not read.
+    """
     try:
         # Not blocking: a named pipe is refused below instead of waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -203,7 +215,7 @@ def _read(key: str, path: Path, findings: Findings, *, secret: bool = False) -> 
         findings.problems.append(
             ConfigProblem(
                 key,
-                f"{path} holds a private key and has mode {stat.S_IMODE(status.st_mode):04o}",
+                f"{path} holds {secret} and has mode {stat.S_IMODE(status.st_mode):04o}",
                 f"no access for others; run: chmod o-rwx {path}",
             )
         )
@@ -228,6 +240,15 @@ def _devices(key: str, path: Path, credentials: Path, findings: Findings) -> Non
     findings.devices = count
     if count == 0:
         findings.warnings.append(ConfigProblem(key, f"{path} lists no device", "at least one device"))
+
+
+def _status_token(path: Path, credentials: Path, findings: Findings) -> None:
+    text = _read(STATUS_TOKEN, path, findings, secret="a token" if path.parent != credentials else "")
+    if text is None:
+        return
+    if parse_token(text) is None:
+        findings.problems.append(ConfigProblem(STATUS_TOKEN, f"{path} holds no token", TOKEN_ALLOWED))
+    wipe(text)
 
 
 def _floor_file(path: Path, findings: Findings) -> None:

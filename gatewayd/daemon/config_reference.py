@@ -28,6 +28,7 @@ EXAMPLES = {
     "listener.private_key": '"/etc/gatewayd/tls/gateway.key"',
     "outbox.ttl": '"30d"',
     "devices.file": '"/etc/gatewayd/devices.csv"',
+    "metrics.token_file": '"/etc/gatewayd/status-token"',
 }
 
 _HEAD = f"""\

@@ -99,16 +99,35 @@ def _backoff_grows(config: Config) -> Iterator[ConfigProblem]:
 
 
 def _listeners_differ(config: Config) -> Iterator[ConfigProblem]:
-    if config.metrics.address == config.listener.address and config.metrics.address.port != 0:
+    if config.metrics.address == config.listener.address and config.listener.address.port != 0:
         yield ConfigProblem("metrics.address", "is the address of the listener", "an address of its own")
 
 
-def _metrics_stay_here(config: Config) -> Iterator[ConfigProblem]:
-    if not config.metrics.address.is_loopback:
+def _who_reads_from_outside_is_known(config: Config) -> Iterator[ConfigProblem]:
+    """What others can reach asks for a token, or the operator has written that the numbers may be had without."""
+    metrics = config.metrics
+    if not metrics.address.is_loopback and metrics.token_file is None and metrics.without_token == "probes":
         yield ConfigProblem(
             "metrics.address",
-            f"{config.metrics.address} can be reached from outside, and the status page asks for no password",
-            "a loopback address, with a proxy that authenticates in front where scraping comes from outside",
+            f"{metrics.address} can be reached from outside, and nothing says who may read there",
+            'metrics.token_file, or metrics.without_token = "metrics" (numbers for all, no page), or a loopback address, '
+            'or "unix:/path"',
+        )
+
+
+def _metrics_stay_here(config: Config) -> Iterator[ConfigProblem]:
+    metrics = config.metrics
+    if not metrics.address.is_loopback and metrics.token_file is not None:
+        yield ConfigProblem(
+            "metrics.address",
+            f"{metrics.address} can be reached from outside without TLS: who listens on the way reads the token",
+            "a loopback address or a socket, with a proxy for TLS in front",
+        )
+    elif not metrics.address.is_loopback:
+        yield ConfigProblem(
+            "metrics.address",
+            f"{metrics.address} can be reached from outside, and /metrics is told to everyone there",
+            "metrics.token_file, where not every neighbour may know how many devices there are and how they fare",
         )
 
 
@@ -125,16 +144,18 @@ def _the_hub_allows_the_budget(config: Config) -> Iterator[ConfigProblem]:
 _WINDOW = ("tokens.renew_earliest", "tokens.renew_latest")
 _DEADLINES = ("hub.deadlines.dial", "hub.deadlines.handshake", "hub.deadlines.connack")
 _HANDOVER = ("tokens.handover", "tokens.handover_drain", "tokens.handover_patience")
+_STATUS = ("metrics.address", "metrics.token_file", "metrics.without_token")
 
 RULES: tuple[Rule, ...] = (
     Rule(_WINDOW, _window_is_a_window),
     Rule(("tokens.lifetime", "tokens.renew_latest", *_DEADLINES), _each_deadline_ends_before_expiry),
     Rule(("tokens.backoff.first", "tokens.backoff.ceiling"), _backoff_grows),
     Rule(("metrics.address", "listener.address"), _listeners_differ),
+    Rule(_STATUS, _who_reads_from_outside_is_known),
 )
 
 DOUBTS: tuple[Rule, ...] = (
     Rule(("tokens.lifetime", "tokens.renew_latest", *_DEADLINES, *_HANDOVER), _a_whole_attempt_fits),
-    Rule(("metrics.address",), _metrics_stay_here),
+    Rule(_STATUS, _metrics_stay_here),
     Rule(("hub.budget.connects_per_second",), _the_hub_allows_the_budget),
 )

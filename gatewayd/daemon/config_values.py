@@ -27,6 +27,9 @@ SIZE_UNITS: Mapping[str, int] = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 
 HOSTNAME_LENGTH = 253
 
 CREDENTIAL_PREFIX = "credential:"
+UNIX_PREFIX = "unix:"
+# unix(7): sun_path has 108 bytes, the last one a NUL.
+UNIX_PATH_BYTES = 107
 # Where systemd puts the credentials of a unit of this name; $CREDENTIALS_DIRECTORY says so inside the unit.
 CREDENTIALS_OF_THE_UNIT = Path("/run/credentials/gatewayd.service")
 
@@ -61,6 +64,21 @@ class Endpoint:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """A socket in the file system. `str()` is the way it is written in the configuration."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{UNIX_PREFIX}{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it, and of its users only those the file's mode lets in."""
+        return True
 
 
 class NotAllowed(ValueError):
@@ -296,6 +314,28 @@ class Address(Kind):
         lowest = "0 to 65535, 0 lets the system choose" if self.listens else "1 to 65535"
         host = "IPv4 address" if self.listens else "host"
         return f'"{host}:port" or "[IPv6 address]:port", port {lowest}'
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAddress(Kind):
+    """Where people and scrapers come: a host and a port, or a socket in the file system."""
+
+    def read(self, written: object, surroundings: Surroundings) -> Endpoint | UnixSocket:
+        if not isinstance(written, str) or not written.startswith(UNIX_PREFIX):
+            return _TCP.read(written, surroundings)
+        path = written.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise NotAllowed(f"{_quoted(written)} is not the absolute path of a socket")
+        if len(path.encode()) > UNIX_PATH_BYTES:
+            raise NotAllowed(f"{_quoted(written)} is longer than a socket's path may be")
+        return UnixSocket(Path(path))
+
+    @property
+    def allowed(self) -> str:
+        return f'{_TCP.allowed}; or "{UNIX_PREFIX}/path" of at most {UNIX_PATH_BYTES} bytes'
+
+
+_TCP = Address(listens=True)
 
 
 @dataclass(frozen=True, slots=True)

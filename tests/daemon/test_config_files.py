@@ -206,3 +206,19 @@ def test_a_floor_file_without_a_folder_is_a_warning(files: ConfigFolder) -> None
 def test_an_outbox_without_a_folder_is_a_problem(files: ConfigFolder) -> None:
     set_key(files, '"outbox.db"', '"absent/outbox.db"')
     assert only_problem(inspect(files)).path == "outbox.path"
+
+
+def test_a_status_token_is_judged_and_never_told(files: ConfigFolder, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    files.append('[metrics]\ntoken_file = "token"\n')
+    assert only_problem(inspect(files)).path == "metrics.token_file"
+    token.write_text("f81d4fae7dec11d0\n")
+    token.chmod(0o640)
+    assert inspect(files).problems == []
+    token.chmod(0o644)
+    assert "holds a token and has mode 0644" in only_problem(inspect(files)).problem
+    token.chmod(0o600)
+    token.write_text("too short")
+    problem = only_problem(inspect(files))
+    assert "holds no token" in problem.problem
+    assert "too short" not in str(problem)

@@ -20,7 +20,9 @@ from gatewayd.daemon.config_values import (
     Kind,
     NotAllowed,
     Size,
+    StatusAddress,
     Surroundings,
+    UnixSocket,
     Whole,
     duration,
     duration_text,
@@ -157,6 +159,26 @@ def test_port_zero_is_only_for_listening() -> None:
 )
 def test_an_endpoint_knows_whether_others_can_reach_it(host: str, loopback: bool) -> None:
     assert Endpoint(host, 1).is_loopback is loopback
+
+
+def test_people_and_scrapers_may_come_to_a_socket_in_the_file_system() -> None:
+    kind = StatusAddress()
+    assert kind.read("127.0.0.1:9464", HERE) == Endpoint("127.0.0.1", 9464)
+    socket = kind.read("unix:/run/gatewayd/status.sock", HERE)
+    assert socket == UnixSocket(Path("/run/gatewayd/status.sock"))
+    assert isinstance(socket, UnixSocket)
+    assert socket.is_loopback
+    assert kind.show(socket) == '"unix:/run/gatewayd/status.sock"'
+    assert kind.read("unix:/" + "x" * 106, HERE)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["unix:", "unix:status.sock", "unix:/run/", "unix:/a\0b", "unix:/" + "x" * 107, "9464", "name:9464", 1],
+)
+def test_a_socket_needs_an_absolute_path_that_fits(written: object) -> None:
+    with pytest.raises(NotAllowed):
+        StatusAddress().read(written, HERE)
 
 
 def test_a_relative_path_starts_at_the_configuration_and_an_absolute_one_stands() -> None:

@@ -46,9 +46,9 @@ def test_every_problem_is_printed_with_line_and_remedy(
     files.devices.unlink()
     assert check(files.toml) == ExitCode.CONFIG
     out = capsys.readouterr().out
-    assert "error: tokens.lifetime (line 10): 60 has no unit (allowed: a duration with its unit" in out
+    assert "error: tokens.lifetime (line 12): 60 has no unit (allowed: a duration with its unit" in out
     assert (
-        "error: tokens.renew_latst (line 11): is not a key of gatewayd; did you mean tokens.renew_latest?"
+        "error: tokens.renew_latst (line 13): is not a key of gatewayd; did you mean tokens.renew_latest?"
         in out
     )
     assert "error: devices.file (line 6): " in out
@@ -56,14 +56,14 @@ def test_every_problem_is_printed_with_line_and_remedy(
 
 
 def test_warnings_fail_only_when_asked_to(files: ConfigFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    files.append('[metrics]\naddress = "0.0.0.0:9464"\n')
+    files.append('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n')
     assert check(files.toml) == ExitCode.OK
     assert "warning: metrics.address" in capsys.readouterr().out
     assert check(files.toml, "--warnings-as-errors") == ExitCode.WARNINGS
 
 
 def test_errors_outrank_warnings(files: ConfigFolder) -> None:
-    files.append('[metrics]\naddress = "0.0.0.0:9464"\n[nonsense]\n')
+    files.append('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n[nonsense]\n')
     assert check(files.toml, "--warnings-as-errors") == ExitCode.CONFIG
 
 
@@ -79,7 +79,7 @@ def test_a_program_gets_the_same_as_json(files: ConfigFolder, capsys: pytest.Cap
     assert code == ExitCode.CONFIG
     assert said["usable"] is False
     assert said["errors"][0]["path"] == "tokens.lifetime"
-    assert said["errors"][0]["line"] == 10
+    assert said["errors"][0]["line"] == 12
 
 
 def test_an_infeasible_timetable_is_refused_with_the_numbers(
