@@ -40,6 +40,9 @@ DISCONNECT_SERIES: tuple[tuple[str, str, str], ...] = (
 )
 MESSAGE_STAGES = ("received", "sent", "acknowledged", "receipted")
 RENEWAL_RESULTS = ("ok", "failed")
+METHOD_RESULTS = ("replied", "expired", "no_device", "no_hub", "too_many")
+TWIN_OPERATIONS = ("get", "patch", "check")
+TWIN_RESULTS = ("ok", "refused", "failed", "no_hub", "cached", "too_many", "abandoned")
 
 
 class Metrics:
@@ -108,6 +111,10 @@ class Metrics:
         self.messages_dropped = counter(
             "messages_dropped", "Messages dropped, each by a written rule.", ("reason",)
         )
+        self.method_calls = counter("method_calls", "Direct method calls, each by its end.", ("result",))
+        self.twin_requests = counter(
+            "twin_requests", "Twin requests by operation, each by its end.", ("operation", "result")
+        )
         self.messages_unreceipted = gauge(
             "messages_unreceipted", "Messages held in memory that their devices still own."
         )
@@ -148,6 +155,11 @@ class Metrics:
             self.token_renewals.labels("mqtt", result)
         for stage in MESSAGE_STAGES:
             self.messages.labels("device_to_cloud", stage)
+        for result in METHOD_RESULTS:
+            self.method_calls.labels(result)
+        for operation in TWIN_OPERATIONS:
+            for result in TWIN_RESULTS:
+                self.twin_requests.labels(operation, result)
         for drop in DropReason:
             self.messages_dropped.labels(drop.value)
 

@@ -26,6 +26,12 @@ def test_401003_and_404104_are_there_at_zero_from_the_start() -> None:
     assert errors[("cause", "closed"), ("code", "404104")] == 0.0
 
 
+def test_every_end_of_a_method_call_and_of_a_twin_request_is_there_at_zero_from_the_start() -> None:
+    families = scrape()
+    assert families["gatewayd_method_calls_total"][(("result", "no_hub"),)] == 0.0
+    assert families["gatewayd_twin_requests_total"][("operation", "get"), ("result", "cached")] == 0.0
+
+
 def test_every_name_follows_the_convention() -> None:
     assert [name for name in scrape() if not re.fullmatch(r"gatewayd_[a-z0-9_]+", name)] == []
 

@@ -16,7 +16,16 @@ from gatewayd.downstream.admission import HeldBecause, RefusedBecause
 from gatewayd.downstream.device_session import DeviceEnd
 from gatewayd.flow import hub_sessions
 from gatewayd.message import DropReason
-from gatewayd.metrics import DISCONNECT_SERIES, HUB_ERROR_SERIES, MESSAGE_STAGES, RENEWAL_RESULTS, Metrics
+from gatewayd.metrics import (
+    DISCONNECT_SERIES,
+    HUB_ERROR_SERIES,
+    MESSAGE_STAGES,
+    METHOD_RESULTS,
+    RENEWAL_RESULTS,
+    TWIN_OPERATIONS,
+    TWIN_RESULTS,
+    Metrics,
+)
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
 _CODE = re.compile(r"`([^`]*)`")
@@ -106,6 +115,9 @@ def _values(kind: type[enum.Enum]) -> set[str]:
             | {listener._TLS_HANDSHAKE, *(end.value for end in listener._BEFORE_CONNACK)},
         ),
         ("`stage`", "gatewayd_messages_total", set(MESSAGE_STAGES)),
+        ("`result`", "gatewayd_method_calls_total", set(METHOD_RESULTS)),
+        ("`operation`", "gatewayd_twin_requests_total", set(TWIN_OPERATIONS)),
+        ("`result`", "gatewayd_twin_requests_total", set(TWIN_RESULTS)),
         ("`reason`", "gatewayd_messages_dropped_total", _values(DropReason)),
     ],
 )
