@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gatewayd.flow.ways import Reach
@@ -20,8 +21,13 @@ class RecordedWays:
     said_to_hub: list[tuple[str, bytes]] = field(default_factory=list)
     said_to_device: list[tuple[str, bytes]] = field(default_factory=list)
     qos_to_device: list[int] = field(default_factory=list)
+    when_spoken_to: Callable[[], None] | None = (
+        None  # what happens inside the hub session when it is written to
+    )
 
     def to_hub(self, identity: Identity, topic: str, payload: bytes) -> bool:
+        if self.when_spoken_to is not None:
+            self.when_spoken_to()
         if self.hub is not Reach.UP or not self.takes:
             return False
         self.said_to_hub.append((topic, payload))
