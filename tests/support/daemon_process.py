@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.gateway_files import GatewaySite
 
 WITHIN_SECONDS = 20.0
+GATEWAYD = ("-m", "gatewayd")
 # A drain with nothing to wait for is done in a tenth of this.
 LEAVE_SECONDS = 3.0
 LogLine = dict[str, Any]
@@ -162,9 +163,17 @@ class DaemonProcess:
 
 @asynccontextmanager
 async def daemon_process(
-    site: GatewaySite, *, watchdog: float | None = None, ready: bool = True, **environ: str
+    site: GatewaySite,
+    *,
+    watchdog: float | None = None,
+    ready: bool = True,
+    program: Sequence[str] = GATEWAYD,
+    **environ: str,
 ) -> AsyncIterator[DaemonProcess]:
-    """Start the daemon; wait until it says READY unless told otherwise. `watchdog` in seconds."""
+    """Start the daemon; wait until it says READY unless told otherwise. `watchdog` in seconds.
+
+    `program` is what Python is told to run instead, when the daemon is to be a faulty one.
+    """
     # A socket's path has 108 bytes at most, which a test's own folder may exceed.
     with (
         tempfile.TemporaryDirectory(prefix="gw") as folder,
@@ -178,7 +187,7 @@ async def daemon_process(
             environment["WATCHDOG_USEC"] = str(int(watchdog * 1_000_000))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "gatewayd", "run", "--config", str(site.toml)),
+            *(*program, "run", "--config", str(site.toml)),
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -16,9 +16,10 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gatewayd.clock import SystemClock
-from tests.support.emulated_hub import DeskHub, device_key, device_key_text, sas_token
+from tests.support.emulated_hub import device_key, device_key_text, sas_token
 from tests.support.tls_material import Authority
 
 LISTENER_NAME = "gateway.test"
@@ -41,6 +42,25 @@ def second_key_text(identity: str) -> str:
     return base64.b64encode(device_key(f"{identity}:2")).decode()
 
 
+class HubRoot(Protocol):
+    """The root that a hub's certificate comes from."""
+
+    def write_authority(self, path: Path) -> None: ...
+
+
+class HubPlace(Protocol):
+    """What a gateway's files say of a hub, in this process or in another."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def hostname(self) -> str: ...
+    @property
+    def certificate(self) -> HubRoot: ...
+
+
 @dataclass(frozen=True, slots=True)
 class GatewaySite:
     """Paths and addresses. `hub` is the hub's name, in user names and tokens."""
@@ -59,7 +79,7 @@ class GatewaySite:
     def make(
         cls,
         folder: Path,
-        hub: DeskHub,
+        hub: HubPlace,
         identities: Sequence[str],
         *,
         lifetime: float = 3600.0,
