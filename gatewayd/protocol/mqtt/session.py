@@ -68,6 +68,10 @@ class Session:
         """Whether this is the publish whose PUBACK is due first [MQTT-4.6.0-2]."""
         return next(iter(self._in_flight), None) == packet_id
 
+    def repeated(self, packet_id: int) -> Publish:
+        """A publish in flight as it is sent once more."""
+        return replace(self._in_flight[packet_id], dup=True)
+
     def move(self) -> tuple[int, list[Publish]]:
         """A new connection carries the session from now on: its number, and what it must send first."""
         self.carrier += 1

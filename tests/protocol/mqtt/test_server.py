@@ -49,6 +49,18 @@ def test_a_session_that_goes_on_is_sent_again_before_anything_new() -> None:
     )
 
 
+def test_a_message_may_be_sent_again_on_the_same_connection_until_it_is_acknowledged() -> None:
+    server = opened()
+    packet_id = server.publish("a", b"1", 1)
+    server.bytes_to_send()
+    server.publish_again(packet_id)
+    assert server.bytes_to_send() == raw.publish("a", b"1", 1, packet_id, dup=True)
+    server.receive(raw.puback(packet_id), 1.0)
+    assert server.next_event() == PublishAcknowledged(packet_id)
+    with pytest.raises(KeyError):
+        server.publish_again(packet_id)
+
+
 def test_a_connection_that_was_taken_over_settles_and_sends_nothing_of_the_session() -> None:
     session = Session()
     old = held()

@@ -43,6 +43,16 @@ def test_moving_to_a_new_connection_repeats_everything_with_dup() -> None:
     assert session.in_flight == 2
 
 
+def test_one_publish_is_repeated_with_dup_and_stays_in_its_place() -> None:
+    session = Session()
+    for packet_id in (3, 1):
+        session.remember(Publish("a", b"", 1, packet_id))
+    assert session.repeated(1) == Publish("a", b"", 1, 1, dup=True)
+    assert [publish.packet_id for publish in session.unacknowledged] == [3, 1]
+    with pytest.raises(KeyError):
+        session.repeated(2)
+
+
 def test_thousands_of_idle_sessions_cost_little() -> None:
     session = Session()
     session.remember(Publish("a", b"", 1, 1))
