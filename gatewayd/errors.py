@@ -14,6 +14,9 @@ expected; they never hold a key, a token or a payload.
     ├── HandshakeFailed      PEER      a client of ours could not finish the TLS handshake
     ├── ConnectionLost       NOBODY    an open connection broke: reset, timed out, or damaged in its TLS
     ├── DialFailed           NOBODY    the hub cannot be reached right now; the next attempt is scheduled
+    ├── StoreTooNew          OPERATOR  the outbox was written by a newer gatewayd; it is left as it is
+    ├── StoreInUse           OPERATOR  another process holds the outbox
+    ├── StoreUnusable        OPERATOR  the outbox is not a file that we can read and write
     └── Bounded              NOBODY    a written bound was reached; the caller has an answer for it
 """
 
@@ -137,3 +140,36 @@ class Bounded(GatewaydError):
     """A queue, buffer or table is at its written bound."""
 
     acts = Actor.NOBODY
+
+
+class StoreTooNew(GatewaydError):
+    """A newer gatewayd wrote this outbox. Nothing in it was touched."""
+
+    acts = Actor.OPERATOR
+
+    def __init__(self, path: str, *, found: int, known: int) -> None:
+        super().__init__(
+            f"outbox {path}: its schema has version {found}, this gatewayd knows versions up to {known}. "
+            f"The file was left as it is. Run the gatewayd that wrote it, or name another file in [outbox] path"
+        )
+        self.found = found
+        self.known = known
+
+
+class StoreInUse(GatewaydError):
+    """Another process holds the outbox: one file has one owner."""
+
+    acts = Actor.OPERATOR
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"outbox {path}: another process holds it, expected it free")
+
+
+class StoreUnusable(GatewaydError):
+    """The outbox cannot be made or opened where the configuration names it."""
+
+    acts = Actor.OPERATOR
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"outbox {path}: {problem}")
+        self.problem = problem

@@ -47,9 +47,15 @@ PURE_MODULES = frozenset(
         "gatewayd.upstream.budget",
         "gatewayd.upstream.handover",
         "gatewayd.upstream.session",
+        "gatewayd.store.messages",
+        "gatewayd.store.commands",
+        "gatewayd.store.backlog",
+        "gatewayd.store.retention",
+        "gatewayd.store.seq_ranges",
         "gatewayd.flow.renewal",
         "gatewayd.flow.router",
         "gatewayd.flow.in_flight",
+        "gatewayd.flow.session_notes",
     }
 )
 
@@ -60,6 +66,9 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "time": frozenset({"gatewayd.clock"}),
     "threading": frozenset(
         {"gatewayd.transport.worker", "gatewayd.store.store_thread", "gatewayd.tokens.key_table"}
+    ),
+    "sqlite3": frozenset(
+        f"gatewayd.store.{name}" for name in ("schema", "outbox", "keepsakes", "damage", "keeper", "reading")
     ),
     "gatewayd.tokens._sas_native": frozenset({"gatewayd.tokens.key_table", "gatewayd.tokens.signer"}),
 }

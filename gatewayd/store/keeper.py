@@ -1,0 +1,495 @@
+"""The store without its thread: batches of commands in, answers out. Sync, sqlite3, no clock.
+
+A batch is one transaction. Its commands keep their order: what a lease sees is what the commands before it made. What
+cannot fail (settle, release) happens in memory first; then everything that must be durable is written and committed;
+then the answers are made, in order. A transaction that fails changes nothing but the state:
+
+    disk full, I/O error    appends are answered with the state at once, without a touch of the disk; settled seqs,
+                            subscriptions and twins are remembered, the newest only. `Probe` lets one attempt through;
+                            the first that succeeds ends the state
+    damage                  the file is mended (`damage`) and the batch is written again
+
+Reads go on while writes fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gatewayd.errors import StoreUnusable
+from gatewayd.message import DropReason, Identity
+from gatewayd.store import damage, keepsakes, outbox
+from gatewayd.store.backlog import Backlog, Entry
+from gatewayd.store.commands import (
+    Append,
+    AskTwin,
+    Command,
+    Expire,
+    KeepSubscriptions,
+    KeepTwin,
+    Lease,
+    Probe,
+    Refuse,
+    Release,
+    Retune,
+    Settle,
+)
+from gatewayd.store.lock import StoreLock
+from gatewayd.store.messages import Contents, Health, StoredMessage
+from gatewayd.store.retention import Retention
+from gatewayd.store.schema import WAL_BYTES, open_database, wal_path
+from gatewayd.store.seq_ranges import SeqRanges
+
+# A damaged page is found when it is read. To look at all of them before the first message costs a read of the file:
+# up to this size that is below half a second on a slow card; a larger file is only read where the start needs it.
+CHECKED_BYTES = 16 * 1024 * 1024
+
+# Seqs deleted and messages expired in one transaction; the rest goes with the next.
+DELETED_AT_ONCE = 5000
+
+# While a reader elsewhere keeps the WAL from being emptied it grows; at this size nothing is appended any more.
+WAL_BOUND = 16 * WAL_BYTES
+
+# More than the largest message (256 KiB at the hub is seldom; a usual one is below 64 KiB), so that a disk that takes
+# the probe takes what comes after it.
+PROBE_BYTES = 64 * 1024
+
+DISK_ERRORS = {errno.ENOSPC: Health.DISK_FULL, errno.EDQUOT: Health.DISK_FULL}
+HOPELESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
+
+Delivery = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told what no one asked for."""
+
+    health: Callable[[Health], None]
+    dropped: Callable[[Identity, int, int, DropReason], None]
+    contents: Callable[[Contents], None]
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What a batch wants to change, and what to undo when it cannot."""
+
+    rows: outbox.Rows = field(default_factory=outbox.Rows)
+    kept: dict[int, range] = field(default_factory=dict)  # place in the batch -> its part of rows
+    dropped: list[tuple[Entry, DropReason]] = field(default_factory=list)
+    settled: list[tuple[int, int]] = field(default_factory=list)
+    reserved: int | None = None
+
+
+class Keeper:
+    """Owns the file, its lock and what is known of it."""
+
+    def __init__(
+        self, path: Path, retention: Retention, wall: Callable[[], float], listeners: Listeners
+    ) -> None:
+        self._path = path
+        self._retention = retention
+        self._wall = wall
+        self._listeners = listeners
+        self._lock: StoreLock | None = None
+        self._database: sqlite3.Connection | None = None
+        self._backlog = Backlog()
+        self._settled = SeqRanges()
+        self._keepsakes = keepsakes.Keepsakes()
+        self._health = Health.OK
+        self._trying = True
+        self._next_seq = 1
+        self._reserved = 1  # seqs below are reserved on disk
+        self._wal_seen = 0  # size of the WAL after the last checkpoint
+        self._out: list[Delivery] = []
+
+    @property
+    def health(self) -> Health:
+        return self._health
+
+    @property
+    def messages(self) -> int:
+        return self._backlog.messages
+
+    @property
+    def size(self) -> int:
+        return self._backlog.size
+
+    def open(self) -> Contents:
+        """Take the lock and the file. Raises StoreTooNew, StoreInUse, StoreUnusable; a failing disk is a state."""
+        try:
+            self._lock = StoreLock(self._path)
+        except OSError as error:
+            raise StoreUnusable(str(self._path), error.strerror or str(error)) from error
+        try:
+            return self._connect()
+        except (sqlite3.Error, OSError) as error:
+            if _is_hopeless(error):
+                self.close()
+                raise StoreUnusable(str(self._path), str(error)) from error
+            self._fail(error)
+            return Contents()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Write what waits if the disk takes it, empty the WAL, let the lock go."""
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                while len(self._settled) or self._keepsakes.waiting:
+                    self._commit(())
+            self._disconnect()
+        self._health = Health.CLOSED
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def run(self, batch: Sequence[Command]) -> list[Delivery]:
+        """Do all of it; who is to be told what, in order."""
+        self._out = []
+        self._trying = not self._is_failing or any(isinstance(command, Probe) for command in batch)
+        for command in batch:
+            self._remember(command)
+        if self._trying and self._database is None:
+            self._try_to_connect()
+        done = self._write(batch)
+        for place, command in enumerate(batch):
+            self._answer(place, command, done)
+        self._retention.look_again(self._backlog.size)
+        self._show_health()
+        return self._out
+
+    def empty_wal(self) -> list[Delivery]:
+        """After the answers: copy the WAL into the file when it has grown to its size."""
+        self._out = []
+        if self._database is not None and not self._is_failing:
+            try:
+                self._checkpoint()
+            except sqlite3.Error as error:
+                self._fail(error)
+        return self._out
+
+    # What cannot fail
+
+    def _remember(self, command: Command) -> None:
+        match command:
+            case Settle(seqs):
+                self._settled.update(seq for seq in seqs if self._backlog.settle(seq))
+            case Release(seqs):
+                for seq in seqs:
+                    self._backlog.release(seq)
+            case Retune(max_bytes, when_full):
+                self._retention.retune(max_bytes, when_full)
+            case KeepSubscriptions(identity, filters, _):
+                self._keepsakes.subscribe(identity, filters)
+            case KeepTwin(identity, document):
+                self._keepsakes.twin(identity, document)
+
+    # What must be durable
+
+    def _write(self, batch: Sequence[Command]) -> _Transaction | None:
+        """What was committed; None: nothing."""
+        for again in (True, False):
+            if self._database is None or not self._trying:
+                return None
+            try:
+                return self._commit(batch)
+            except (sqlite3.Error, damage.Damaged) as error:
+                if not (again and damage.is_damage(error) and self._mend()):
+                    self._fail(error)
+                    return None
+        return None
+
+    def _commit(self, batch: Sequence[Command]) -> _Transaction:
+        wanted = _Transaction()
+        needed = (
+            len(self._settled) > 0
+            or self._keepsakes.waiting
+            or any(isinstance(command, Append | Expire) for command in batch)
+        )
+        if self._is_failing:
+            self._try_the_disk()
+        if not needed:
+            self._succeed()
+            return wanted
+        database = self._database
+        assert database is not None
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            self._settle_on_disk(database, wanted)
+            for place, command in enumerate(batch):
+                if isinstance(command, Append):
+                    self._admit(database, place, command, wanted)
+                elif isinstance(command, Expire):
+                    self._expire(database, command.wall, wanted)
+            self._keepsakes.write(database)
+            outbox.delete(database, outbox.as_ranges(entry.seq for entry, _ in wanted.dropped))
+            outbox.insert(database, wanted.rows)
+            database.execute("COMMIT")
+        except BaseException:
+            self._backlog.restore(entry for entry, _ in wanted.dropped)
+            with contextlib.suppress(sqlite3.Error):
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+            raise
+        self._settled.drop(wanted.settled)
+        self._keepsakes.written()
+        if wanted.reserved is not None:
+            self._reserved = wanted.reserved
+        self._succeed()
+        self._tell_drops(wanted.dropped)
+        return wanted
+
+    def _settle_on_disk(self, database: sqlite3.Connection, wanted: _Transaction) -> None:
+        wanted.settled = self._settled.first(DELETED_AT_ONCE)
+        outbox.delete(database, wanted.settled)
+
+    def _admit(self, database: sqlite3.Connection, place: int, append: Append, wanted: _Transaction) -> None:
+        if not append.messages:
+            wanted.kept[place] = range(0)
+            return
+        victims = self._retention.admit(
+            self._backlog.size + wanted.rows.size,
+            append.size,
+            min(new.priority for new in append.messages),
+            self._backlog,
+            lambda victim: outbox.size_at(database, victim[2]),
+        )
+        if victims is None:
+            return
+        wanted.dropped += [(entry, DropReason.CAPACITY) for entry in victims]
+        begin = len(wanted.rows.entries)
+        for new in append.messages:
+            # Never used twice, also when this transaction fails: nobody knows what a failed fsync left on the disk.
+            wanted.rows.add(self._next_seq, new, outbox.measure(new.message))
+            self._next_seq += 1
+        wanted.kept[place] = range(begin, len(wanted.rows.entries))
+        if self._next_seq > (wanted.reserved or self._reserved):
+            wanted.reserved = self._next_seq + outbox.SEQ_BLOCK
+            outbox.reserve(database, wanted.reserved)
+
+    def _expire(self, database: sqlite3.Connection, wall: float, wanted: _Transaction) -> None:
+        gone = {entry.seq for entry, _ in wanted.dropped}
+        over = [
+            Entry(seq, Identity.parse(text), priority, size)
+            for seq, text, priority, size in outbox.expired(
+                database, wall, DELETED_AT_ONCE + self._backlog.leased + len(gone)
+            )
+            if not self._backlog.is_leased(seq) and seq not in gone
+        ]
+        self._backlog.remove(over)
+        wanted.dropped += [(entry, DropReason.TTL) for entry in over]
+
+    def _try_the_disk(self) -> None:
+        database = self._database
+        assert database is not None
+        self._checkpoint(whole=True)
+        outbox.probe(database, PROBE_BYTES)
+
+    def _checkpoint(self, *, whole: bool = False) -> None:
+        database = self._database
+        assert database is not None
+        size = _size_of_file(wal_path(self._path))
+        if not whole and size < self._wal_seen + WAL_BYTES:
+            return
+        busy, frames, copied = database.execute(
+            f"PRAGMA wal_checkpoint({'RESTART' if whole else 'PASSIVE'})"
+        ).fetchone()
+        # All copied: the next commit writes from the start. Otherwise somebody reads; look again one size later.
+        self._wal_seen = 0 if frames == copied and not busy else size
+        if self._wal_seen >= WAL_BOUND:
+            raise sqlite3.OperationalError(
+                "the WAL is at its bound: another process reads the outbox for too long"
+            )
+
+    # Answers
+
+    def _answer(self, place: int, command: Command, done: _Transaction | None) -> None:
+        match command:
+            case Append(_, tell, _):
+                self._out.append((tell, (self._answer_append(place, done),)))
+            case Refuse(tell, health):
+                self._out.append((tell, (health,)))
+            case Lease(_, _, _, tell):
+                self._out.append((tell, (self._lease(command),)))
+            case KeepSubscriptions(_, _, tell):
+                self._out.append((tell, (done is not None,)))
+            case AskTwin(identity, tell):
+                self._out.append((tell, (self._read_twin(identity),)))
+
+    def _answer_append(self, place: int, done: _Transaction | None) -> tuple[int, ...] | Health:
+        if done is None:
+            return self._health
+        if place not in done.kept:
+            self._show_health()
+            return Health.AT_BOUND
+        entries = [done.rows.entries[one] for one in done.kept[place]]
+        for entry, leased in entries:
+            self._backlog.add(entry, leased=leased)
+        return tuple(entry.seq for entry, _ in entries)
+
+    def _lease(self, command: Lease) -> tuple[StoredMessage, ...]:
+        for again in (True, False):
+            found: list[StoredMessage] = []
+            try:
+                self._fill(command, found)
+            except (sqlite3.Error, damage.Damaged) as error:
+                for message in found:
+                    self._backlog.release(message.seq)
+                if not (again and damage.is_damage(error) and self._mend()):
+                    self._fail(error)
+                    return ()
+            else:
+                return tuple(found)
+        return ()
+
+    def _fill(self, command: Lease, found: list[StoredMessage]) -> None:
+        database = self._database
+        size = 0
+        while database is not None and len(found) < command.limit:
+            following = self._backlog.next_of(command.identity)
+            if following is None:
+                return
+            priority, seq = following
+            row = outbox.read(database, seq)
+            if row is None or not outbox.is_whole(row):
+                raise damage.Damaged(f"message {seq} is not as it was written")
+            message = outbox.message_of(row, command.identity)
+            size += message.message.size
+            if found and size > command.max_bytes:
+                return
+            self._backlog.lease(Entry(seq, command.identity, priority, outbox.measure(message.message)))
+            found.append(message)
+
+    def _read_twin(self, identity: Identity) -> bytes | None:
+        for again in (True, False):
+            try:
+                return self._keepsakes.read_twin(self._database, identity)
+            except sqlite3.Error as error:
+                if not (again and damage.is_damage(error) and self._mend()):
+                    self._fail(error)
+                    return None
+        return None
+
+    def _tell_drops(self, dropped: Sequence[tuple[Entry, DropReason]]) -> None:
+        sums: dict[tuple[Identity, DropReason], list[int]] = {}
+        for entry, reason in dropped:
+            one = sums.setdefault((entry.identity, reason), [0, 0])
+            one[0] += 1
+            one[1] += entry.size
+        for (identity, reason), (messages, size) in sums.items():
+            self._out.append((self._listeners.dropped, (identity, messages, size, reason)))
+
+    # The state
+
+    @property
+    def _is_failing(self) -> bool:
+        return self._health in (Health.DISK_FULL, Health.FAILING)
+
+    def _fail(self, error: BaseException) -> None:
+        self._become(_health_after(error))
+
+    def _succeed(self) -> None:
+        if self._is_failing:
+            self._become(Health.AT_BOUND if self._retention.at_bound else Health.OK)
+
+    def _show_health(self) -> None:
+        if not self._is_failing:
+            self._become(Health.AT_BOUND if self._retention.at_bound else Health.OK)
+
+    def _become(self, health: Health) -> None:
+        if health is not self._health:
+            self._health = health
+            self._out.append((self._listeners.health, (health,)))
+
+    # The file
+
+    def _connect(self) -> Contents:
+        damage.finish_move(self._path)
+        salvage: damage.Salvage | None = None
+        try:
+            self._load()
+        except (sqlite3.Error, damage.Damaged) as error:
+            self._disconnect()
+            if not damage.is_damage(error):
+                raise
+            salvage = damage.mend(self._path, self._wall(), next_seq=self._next_seq)
+            self._load()
+        return self._contents(salvage)
+
+    def _load(self) -> None:
+        fresh = not self._path.exists()
+        self._database = database = open_database(self._path)
+        if not fresh and self._path.stat().st_size <= CHECKED_BYTES:
+            verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise damage.Damaged(verdict)
+        leased = self._backlog.leases()
+        self._backlog = outbox.load(database, leased, self._settled)
+        self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
+        self._wal_seen = 0
+
+    def _contents(self, salvage: damage.Salvage | None) -> Contents:
+        database = self._database
+        assert database is not None
+        return Contents(
+            self._backlog.counts(),
+            keepsakes.subscriptions(database),
+            salvage.quarantined if salvage else None,
+            salvage.messages if salvage else 0,
+            salvage.lost if salvage else 0,
+        )
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _mend(self) -> bool:
+        """The file was found damaged while it was in use."""
+        self._become(Health.FAILING)
+        self._disconnect()
+        self._try_to_connect(damaged=True)
+        return self._database is not None
+
+    def _try_to_connect(self, *, damaged: bool = False) -> None:
+        try:
+            if damaged:
+                salvage = damage.mend(self._path, self._wall(), next_seq=self._next_seq)
+                self._load()
+                contents = self._contents(salvage)
+            else:
+                contents = self._connect()
+        except (sqlite3.Error, OSError, damage.Damaged, StoreUnusable) as error:
+            self._disconnect()
+            self._fail(error)
+            return
+        self._out.append((self._listeners.contents, (contents,)))
+
+
+def _health_after(error: BaseException) -> Health:
+    if isinstance(error, OSError):
+        return DISK_ERRORS.get(error.errno or 0, Health.FAILING)
+    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return Health.DISK_FULL if full else Health.FAILING
+
+
+def _is_hopeless(error: BaseException) -> bool:
+    """Waiting does not help: the path is wrong or not ours."""
+    if isinstance(error, OSError):
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in HOPELESS
+
+
+def _size_of_file(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

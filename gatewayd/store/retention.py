@@ -1,0 +1,90 @@
+"""How much may be kept, and what happens at the bound. Pure.
+
+A message counts with what it takes on disk: topic, payload, its identity twice (it stands in two tables) and a fixed
+part. The bound is a latch: once an append was refused every later one is, until there is room for it and a little more.
+Otherwise a small message could be stored past the large one that came before it, and the state would flicker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gatewayd.message import Identity
+from gatewayd.store.backlog import Backlog, Entry
+from gatewayd.store.messages import WhenFull
+
+# Numbers, checksum and cell headers of both rows, and their share of page headers; a test compares it with a file.
+FIXED_OVERHEAD = 64
+
+# The latch opens when this part of the bound is free.
+FREE_AGAIN = 16
+
+
+def size_of(topic: bytes, payload: bytes, identity: bytes) -> int:
+    """Bytes a message counts for."""
+    return len(topic) + len(payload) + 2 * len(identity) + FIXED_OVERHEAD
+
+
+class Retention:
+    """Decides on each append: room, room after dropping these, or no."""
+
+    def __init__(self, max_bytes: int, when_full: WhenFull) -> None:
+        self.max_bytes = max_bytes
+        self.when_full = when_full
+        self._refused: int | None = None  # size of the append that closed the latch
+
+    @property
+    def at_bound(self) -> bool:
+        """Appends are refused."""
+        return self._refused is not None
+
+    def retune(self, max_bytes: int, when_full: WhenFull) -> None:
+        """Other bounds from now on; whoever was refused may ask again."""
+        self.max_bytes = max_bytes
+        self.when_full = when_full
+        self._refused = None
+
+    def look_again(self, size: int) -> None:
+        """Open the latch if `size` bytes stored leave room."""
+        if self._refused is None:
+            return
+        room = max(self._refused, self.max_bytes // FREE_AGAIN)
+        if size + room <= self.max_bytes or size == 0:
+            self._refused = None
+
+    def admit(
+        self, size: int, adding: int, lowest_priority: int, backlog: Backlog, read: Callable[[Victim], int]
+    ) -> list[Entry] | None:
+        """What must go so that `adding` bytes fit upon `size`; None: they may not be stored.
+
+        `read` tells the size of a stored message. The victims are taken out of `backlog`.
+        """
+        if self._refused is not None:
+            return None
+        excess = size + adding - self.max_bytes
+        if excess <= 0:
+            return []
+        victims = (
+            [] if self.when_full is WhenFull.STOP else self._victims(excess, lowest_priority, backlog, read)
+        )
+        if sum(victim.size for victim in victims) < excess:
+            self._refused = adding
+            return None
+        backlog.remove(victims)
+        return victims
+
+    def _victims(
+        self, excess: int, lowest_priority: int, backlog: Backlog, read: Callable[[Victim], int]
+    ) -> list[Entry]:
+        up_to = lowest_priority if self.when_full is WhenFull.DROP_LOWEST_PRIORITY else None
+        found: list[Entry] = []
+        candidates: Iterator[Victim] = backlog.oldest(up_to=up_to)
+        while excess > 0 and (victim := next(candidates, None)) is not None:
+            identity, priority, seq = victim
+            entry = Entry(seq, identity, priority, read(victim))
+            found.append(entry)
+            excess -= entry.size
+        return found
+
+
+Victim = tuple[Identity, int, int]  # identity, priority, seq
