@@ -16,8 +16,8 @@ import asyncio
 import base64
 import json
 import shutil
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class HubProcess:
         self.port = port
         self.hostname = HOSTNAME
         self.records: dict[str, HubRecord] = {}
-        self.sends: Counter[int] = Counter()  # messages by the whole second (monotonic) in which they came
+        self._arrivals: list[float] = []  # of every message, doubles too, monotonic seconds
         self._authority = authority
         self._http = http
         self._control = ""
@@ -105,6 +105,16 @@ class HubProcess:
                     self._take(line)
                 more = len(lines) == AT_ONCE
 
+    def first(self, identity: str) -> Mapping[int, float]:
+        """When each of its messages came first."""
+        record = self.records.get(identity)
+        return record.first if record is not None else {}
+
+    def sends_peak(self, since: float) -> int:
+        """The most messages in any one second, of those that came from `since` on."""
+        times = self._arrivals[bisect_left(self._arrivals, since) :]
+        return max((bisect_left(times, when + 1.0) - at for at, when in enumerate(times)), default=0)
+
     async def keep_reading(self) -> None:
         """Until cancelled."""
         while True:
@@ -117,7 +127,7 @@ class HubProcess:
                 f"the hub forgot messages {self._read} to {line['sequence']} before they were read"
             )
         self._read += 1
-        self.sends[int(line["monotonic"])] += 1
+        self._arrivals.append(line["monotonic"])
         name = line["identity"]
         record = self.records.setdefault(name, HubRecord())
         message_id = line["bag"].removeprefix("%24.mid=")

@@ -219,6 +219,10 @@ class KeepingFleet:
         return {device.identity: device.record for device in self.devices}
 
     @property
+    def said(self) -> int:
+        return sum(device.record.said for device in self.devices)
+
+    @property
     def receipted(self) -> int:
         return sum(len(device.record.receipted) for device in self.devices)
 

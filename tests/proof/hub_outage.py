@@ -1,0 +1,233 @@
+"""What does an outage of the hub cost? Devices go on sending; the hub comes back; everything must arrive.
+
+    python -m tests.proof.hub_outage [--seconds 600] [--devices 500] [--rate 1] [--sends-per-second 1500] [--json]
+
+The daemon and the hub are processes of their own, the devices live in this one. While the hub is away each device
+goes on at its rate, so it must be receipted from the outbox; the daemon's resident memory is read all the while. When
+the hub is back the outbox drains while the devices still send. Then the judge compares (see `custody`).
+
+Exit code 0 when every promise was kept, receipts kept pace with the devices, memory stayed flat, and no second at the
+hub held more than the send throttle allows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import psutil
+
+from tests.proof.crash_rounds import LISTENER, complaints, settle
+from tests.proof.custody import Verdict, judge
+from tests.proof.hub_process import HubProcess, hub_process
+from tests.proof.keeping_fleet import Habit, KeepingFleet, keeping_fleet
+from tests.support.daemon_process import DaemonProcess, daemon_process
+from tests.support.gateway_files import GatewaySite
+
+CONNECT_SECONDS = 120.0
+WARM_UP_SECONDS = 3.0
+LOOK_SECONDS = 0.5
+STEP_SECONDS = 0.05
+WINDOW = 8
+
+# Memory may grow by this much while the outbox fills: buffers and caches have their first use then, 64 KiB a device
+# would be a copy of the backlog.
+FLAT_MIB = 6.0
+# Clocks of two processes and a send that waits in a buffer blur the edge of a second.
+THROTTLE_BLUR = 1.10
+KEPT_PACE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One run: `rate` is of one device, `sends_per_second` the configured bound of the drain."""
+
+    seconds: float = 600.0
+    devices: int = 500
+    rate: float = 1.0
+    sends_per_second: int = 1500
+    spill_after: str = "5s"
+    seed: int = 1
+
+    @property
+    def config(self) -> str:
+        return (
+            f"[hub.budget]\nconnects_per_second = 200\nsends_per_second = {self.sends_per_second}\n"
+            '[tokens.backoff]\nfirst = "100ms"\nceiling = "2s"\n'
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found. Memory in MiB, times in seconds."""
+
+    settings: Settings
+    verdict: Verdict | None = None
+    settled: bool = False
+    receipted_while_away: int = 0
+    said_while_away: int = 0
+    memory: list[float] = field(default_factory=list)
+    memory_peak: float = 0.0
+    drain_seconds: float = 0.0
+    sends_peak: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def memory_growth(self) -> float:
+        """From the first quarter of the outage to its last."""
+        quarter = max(1, len(self.memory) // 4)
+        return round(statistics.median(self.memory[-quarter:]) - statistics.median(self.memory[:quarter]), 2)
+
+    def broken(self) -> list[str]:
+        """The promises that were not kept."""
+        verdict = self.verdict
+        wrong = [] if verdict is not None and verdict.holds else [f"custody: {verdict}"]
+        if not self.settled:
+            wrong.append("it did not settle")
+        if self.receipted_while_away < KEPT_PACE * self.said_while_away:
+            wrong.append(
+                f"{self.receipted_while_away} receipts for {self.said_while_away} messages in the outage"
+            )
+        if self.memory_growth > FLAT_MIB:
+            wrong.append(f"memory grew by {self.memory_growth} MiB in the outage")
+        if self.sends_peak > THROTTLE_BLUR * self.settings.sends_per_second:
+            wrong.append(
+                f"{self.sends_peak} messages in one second, {self.settings.sends_per_second} allowed"
+            )
+        return wrong + [f"the daemon said: {line}" for line in self.complaints]
+
+
+async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = lambda _line: None) -> Report:
+    """The outage, the drain, the verdict."""
+    report = Report(settings)
+    names = [f"dev-{number:03}" for number in range(settings.devices)]
+    habit = Habit(settings.rate, window=WINDOW)
+    outbox = f'spill_after = "{settings.spill_after}"'
+    async with hub_process(folder, names) as hub:
+        site = GatewaySite.make(folder, hub, names, more=settings.config, listener=LISTENER, outbox=outbox)
+        async with (
+            daemon_process(site) as daemon,
+            keeping_fleet(site, names, habit, settings.seed) as fleet,
+        ):
+            await _until_all_talk(hub, fleet)
+            tell(f"{fleet.connected} devices talk, the daemon has {_mib(daemon):.1f} MiB")
+            await asyncio.sleep(WARM_UP_SECONDS)
+            await _outage(settings, daemon, hub, fleet, report, tell)
+            back = monotonic()
+            await _drain(daemon, hub, fleet, back, report)
+            tell(f"drained within {report.drain_seconds:.1f} s of the hub's return")
+            fleet.stop_talking()
+            report.settled = await settle(hub, fleet)
+            report.verdict = judge(fleet.records, hub.records)
+            report.sends_peak = hub.sends_peak(since=back)
+            report.complaints = complaints(daemon.output)
+    return report
+
+
+async def _until_all_talk(hub: HubProcess, fleet: KeepingFleet) -> None:
+    async with asyncio.timeout(CONNECT_SECONDS):
+        while fleet.connected < len(fleet.devices) or len(hub.records) < len(fleet.devices):  # noqa: ASYNC110
+            await asyncio.sleep(STEP_SECONDS)
+
+
+async def _outage(
+    settings: Settings,
+    daemon: DaemonProcess,
+    hub: HubProcess,
+    fleet: KeepingFleet,
+    report: Report,
+    tell: Callable[[str], None],
+) -> None:
+    said, receipted = fleet.said, fleet.receipted
+    await hub.go_away(settings.seconds)
+    ends = monotonic() + settings.seconds
+    while (left := ends - monotonic()) > 0:
+        await asyncio.sleep(min(left, LOOK_SECONDS))
+        report.memory.append(_mib(daemon))
+        if len(report.memory) % 40 == 0:
+            tell(f"{left:.0f} s to go, {fleet.receipted - receipted} receipts, {report.memory[-1]:.1f} MiB")
+    report.said_while_away = fleet.said - said
+    report.receipted_while_away = fleet.receipted - receipted
+
+
+async def _drain(
+    daemon: DaemonProcess, hub: HubProcess, fleet: KeepingFleet, back: float, report: Report
+) -> None:
+    """Until all is at the hub that was receipted when it came back; no longer than twice what the throttle asks for."""
+    settings = report.settings
+    owed = {device.identity: tuple(device.record.receipted) for device in fleet.devices}
+    free = max(1.0, settings.sends_per_second - settings.rate * settings.devices)
+    by = back + 30.0 + 2.0 * sum(len(numbers) for numbers in owed.values()) / free
+    while monotonic() < by:
+        await hub.catch_up()
+        report.memory_peak = max(report.memory_peak, _mib(daemon))
+        owed = {
+            name: tuple(number for number in numbers if number not in hub.first(name))
+            for name, numbers in owed.items()
+        }
+        if not any(owed.values()):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    report.drain_seconds = round(monotonic() - back, 1)
+
+
+def _mib(daemon: DaemonProcess) -> float:
+    return float(psutil.Process(daemon.pid).memory_info().rss) / (1 << 20)
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """For --json."""
+    assert report.verdict is not None
+    return {
+        **asdict(report.settings),
+        **asdict(report.verdict),
+        "broken": report.broken(),
+        "said_while_away": report.said_while_away,
+        "receipted_while_away": report.receipted_while_away,
+        "memory_first": round(report.memory[0], 2),
+        "memory_last": round(report.memory[-1], 2),
+        "memory_growth": report.memory_growth,
+        "memory_peak_in_drain": round(report.memory_peak, 2),
+        "drain_seconds": report.drain_seconds,
+        "sends_peak": report.sends_peak,
+    }
+
+
+DEFAULT: Final = Settings()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="tests.proof.hub_outage", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=DEFAULT.seconds)
+    parser.add_argument("--devices", type=int, default=DEFAULT.devices)
+    parser.add_argument("--rate", type=float, default=DEFAULT.rate, help="messages a second of a device")
+    parser.add_argument("--sends-per-second", type=int, default=DEFAULT.sends_per_second)
+    parser.add_argument("--spill-after", default=DEFAULT.spill_after)
+    parser.add_argument("--seed", type=int, default=DEFAULT.seed)
+    parser.add_argument("--json", action="store_true")
+    args = vars(parser.parse_args(arguments))
+    as_json = args.pop("json")
+
+    def tell(line: str) -> None:
+        if not as_json:
+            print(line, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="gatewayd-outage-") as folder:
+        report = asyncio.run(run(Settings(**args), Path(folder), tell))
+    found = as_dict(report)
+    print(json.dumps(found) if as_json else f"{report.verdict}\n{json.dumps(found, indent=1)}")
+    return 1 if report.broken() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
