@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gatewayd.clock import Clock
 from gatewayd.flow.dispatch import Dispatch
@@ -23,6 +23,7 @@ from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.iothub.refusals import Inference, Refusal
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
+from gatewayd.upstream.hub_message import HubMessage
 from gatewayd.upstream.mqtt_link import Carrier
 from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
@@ -51,6 +52,25 @@ class NotedRefusal:
     refusal: Refusal
 
 
+class HubTraffic(Protocol):
+    """Who takes what the hub says; `flow.way_back.WayBack` is the one."""
+
+    def hub_up(self, identity: Identity, hub: MqttHubSession, /) -> None:
+        """A connection is up: the first, or another than before."""
+
+    def hub_down(self, identity: Identity) -> None:
+        """There is no connection, or an attempt at one has failed."""
+
+    def hub_forgotten(self, identity: Identity) -> None:
+        """Nobody needs the session any more."""
+
+    def hub_writable(self, identity: Identity) -> None: ...
+
+    def received(self, identity: Identity, message: HubMessage) -> None: ...
+
+    def subscribed(self, identity: Identity) -> None: ...
+
+
 class HubSessions:
     """All hub sessions. It is the `SessionOwner` of each."""
 
@@ -77,6 +97,7 @@ class HubSessions:
         self._wheel = wheel
         self._metrics = metrics
         self.on_unparked: Callable[[], None] | None = None  # hears that a parked identity is up again
+        self.way_back: HubTraffic | None = None
         self._parked: set[Identity] = set()
         self._sessions: dict[Identity, MqttHubSession] = {}
         self._lingering: dict[Identity, Deadline] = {}
@@ -183,12 +204,16 @@ class HubSessions:
         self.conductor.opened(identity, token.signed, token.expires, now)
         self._say_up(identity, now)
         self._dispatch.pump(self._dispatch.lane(identity))
+        if self.way_back is not None:
+            self.way_back.hub_up(session.identity, session)
         self.turn()
 
     def open_failed(self, session: MqttHubSession, failure: Failure) -> None:
         self._note(session.identity, failure)
         self.conductor.open_failed(session.identity, failure.ask, self._clock.monotonic())
         self._say_down(session.identity, failure, "no connection to the hub")
+        if self.way_back is not None:
+            self.way_back.hub_down(session.identity)
         self.turn()
 
     def renewed(self, session: MqttHubSession, token: SignedToken, report: HandoverReport) -> None:
@@ -215,6 +240,8 @@ class HubSessions:
             _LOG.info(
                 "renewed after %.1f s of failures", now - since, extra={"device_id": str(session.identity)}
             )
+        if self.way_back is not None:
+            self.way_back.hub_up(session.identity, session)
         self.turn()
 
     def renewal_failed(self, session: MqttHubSession, failure: Failure) -> None:
@@ -239,11 +266,15 @@ class HubSessions:
         self._note(identity, failure)
         self.conductor.lost(identity, failure.ask, self._clock.monotonic())
         self._say_down(identity, failure, "the hub session is down")
+        if self.way_back is not None:
+            self.way_back.hub_down(session.identity)
         self.turn()
 
     def closed(self, session: MqttHubSession) -> None:
         identity = session.identity
         self.conductor.closed(identity, self._clock.monotonic())
+        if self.way_back is not None:
+            self.way_back.hub_down(session.identity)
         if self.conductor.session(identity) is None:
             self._forget(identity)
         self.turn()
@@ -259,6 +290,16 @@ class HubSessions:
 
     def writable(self, session: MqttHubSession) -> None:
         self._dispatch.pump(self._dispatch.lane(session.identity))
+        if self.way_back is not None:
+            self.way_back.hub_writable(session.identity)
+
+    def received(self, session: MqttHubSession, message: HubMessage) -> None:
+        if self.way_back is not None:
+            self.way_back.received(session.identity, message)
+
+    def subscribed(self, session: MqttHubSession) -> None:
+        if self.way_back is not None:
+            self.way_back.subscribed(session.identity)
 
     # Inside
 
@@ -290,6 +331,8 @@ class HubSessions:
 
     def _forget(self, identity: Identity) -> None:
         self._sessions.pop(identity, None)
+        if self.way_back is not None:
+            self.way_back.hub_forgotten(identity)
         self._down_since.pop(identity, None)
         self._renewal_failing_since.pop(identity, None)
         self._parked.discard(identity)

@@ -82,7 +82,16 @@ class LinkOwner(Protocol):
 class MqttLink:
     """A connection. `conversation` is the owner of the stream that a dial makes."""
 
-    __slots__ = ("_automaton", "_carrier", "accepted_at", "connect_sent", "conversation", "reason", "token")
+    __slots__ = (
+        "_automaton",
+        "_carrier",
+        "accepted_at",
+        "connect_sent",
+        "conversation",
+        "reason",
+        "session_present",
+        "token",
+    )
 
     def __init__(self, owner: LinkOwner, carrier: Carrier, memory: ClientSession) -> None:
         """`memory` is what the identity has unacknowledged; it moves to this link once the hub accepts it."""
@@ -100,7 +109,13 @@ class MqttLink:
         self.token: SignedToken | None = None
         self.connect_sent = False
         self.accepted_at: float | None = None  # monotonic seconds of CONNACK 0
+        self.session_present = False  # what CONNACK said
         self.reason = "closed"  # why it will have ended
+
+    @property
+    def is_open(self) -> bool:
+        """Accepted and not yet left: what is said now stands before DISCONNECT."""
+        return self._automaton.state is ClientState.OPEN
 
     @property
     def can_publish(self) -> bool:
@@ -133,6 +148,31 @@ class MqttLink:
         handle = self._automaton.publish(message.topic, message.payload, message.qos, now, message.retain)
         self.conversation.flush()
         return handle
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Write PUBLISH with QoS 0."""
+        self._automaton.publish(topic, payload, 0, self._carrier.clock.monotonic())
+        self.conversation.flush()
+
+    def subscribe(self, filters: tuple[tuple[str, int], ...]) -> int:
+        """Write SUBSCRIBE; its packet id."""
+        packet_id = self._automaton.subscribe(filters, self._carrier.clock.monotonic())
+        self.conversation.flush()
+        return packet_id
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> int:
+        """Write UNSUBSCRIBE; its packet id."""
+        packet_id = self._automaton.unsubscribe(filters, self._carrier.clock.monotonic())
+        self.conversation.flush()
+        return packet_id
+
+    def acknowledge(self, packet_id: int) -> bool:
+        """Write PUBACK, in the order of the hub's messages; False when nothing can be said on this connection."""
+        if not self.is_open:
+            return False
+        self._automaton.acknowledge(packet_id)
+        self.conversation.flush()
+        return True
 
     def disconnect(self, reason: str) -> None:
         """Write DISCONNECT and wait for the hub's end. One that is being left, or never was, is left as it is."""

@@ -8,39 +8,43 @@ Promises: the owner hears of every attempt's end exactly once (`opened`, `open_f
 order of sending; `ended` for each accepted connection that is over, with the refusal inferred when the hub ended it.
 Unacknowledged publishes outlive a connection and are sent again by the next one, same order, DUP set.
 
-When to open, renew or close is `flow.renewal`'s decision. Messages the hub sends are left unacknowledged, so the hub
-keeps them: this module carries none to devices.
+What the hub sends goes to the owner (`received`), who acknowledges it when the device has it; what it does not
+acknowledge the hub keeps. Subscriptions are what the owner wants (`want_subscriptions`), made so on every connection.
+
+When to open, renew or close is `flow.renewal`'s decision.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from gatewayd.errors import DialFailed, GatewaydError, LocalProtocolError
 from gatewayd.message import Identity, Telemetry
-from gatewayd.protocol.iothub.refusals import (
-    DUPLICATE_SPELL_SECONDS,
-    Ask,
-    Inference,
-    classify_close,
-    classify_connack,
-)
+from gatewayd.protocol.iothub.operations import subscriptions
+from gatewayd.protocol.iothub.refusals import Ask, Inference, classify_connack
 from gatewayd.protocol.mqtt.client import ClientSession
-from gatewayd.protocol.mqtt.events import ClientEvent, Closed, ConnackReceived, PublishAcknowledged
+from gatewayd.protocol.mqtt.events import (
+    ClientEvent,
+    Closed,
+    ConnackReceived,
+    PublishAcknowledged,
+    PublishReceived,
+    SubscribeAcknowledged,
+    UnsubscribeAcknowledged,
+)
 from gatewayd.protocol.mqtt.faults import ConnackCode
 from gatewayd.transport.deadline_wheel import Deadline
 from gatewayd.upstream.handover import Command, Handover, Stage
+from gatewayd.upstream.hub_ends import HubEnds
+from gatewayd.upstream.hub_message import HubMessage
+from gatewayd.upstream.hub_subscriptions import HubSubscriptions
 from gatewayd.upstream.mqtt_link import Carrier, MqttLink
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
 
 _LOG: Final = logging.getLogger(__name__)
-
-# How near its expiry, as a share of its life and in seconds, a token's connection may be cut because of it. `se` has
-# whole seconds.
-_NEAR_EXPIRY: Final = 0.02
-_LEAST_NEAR_EXPIRY: Final = 1.0
 
 # What took too long when a stage's deadline ends an attempt.
 _IN_WORDS: Final = {
@@ -86,6 +90,12 @@ class SessionOwner(Protocol):
     def writable(self, session: MqttHubSession) -> None:
         """`can_publish` may have become True."""
 
+    def received(self, session: MqttHubSession, message: HubMessage) -> None:
+        """The hub sent something. QoS 1 is owed `acknowledge`, once, in any order."""
+
+    def subscribed(self, session: MqttHubSession) -> None:
+        """`subscriptions_confirmed` has become True."""
+
 
 class MqttHubSession:
     """One identity at the hub. `secondary` tells the owner which key to sign with."""
@@ -97,6 +107,7 @@ class MqttHubSession:
         "_closing",
         "_deadline",
         "_dialing",
+        "_ends",
         "_failure",
         "_held",
         "_in_turn",
@@ -106,7 +117,7 @@ class MqttHubSession:
         "_next",
         "_opening",
         "_owner",
-        "_short_lives",
+        "_subscriptions",
         "identity",
         "secondary",
     )
@@ -129,7 +140,8 @@ class MqttHubSession:
         self._closing: str | None = None  # why, while a close is under way
         self._in_turn = False
         self._close_by = 0.0  # while a close waits for CONNACK: when it does so no longer
-        self._short_lives = 0
+        self._ends = HubEnds(carrier.clock_trusted)
+        self._subscriptions = HubSubscriptions(subscriptions(identity))
 
     # What the owner asks
 
@@ -180,13 +192,7 @@ class MqttHubSession:
     @property
     def can_publish(self) -> bool:
         """True when a message may be handed over now."""
-        link = self._link
-        return (
-            link is not None
-            and not self._held
-            and self._memory.in_flight < self._carrier.settings.window
-            and link.can_publish
-        )
+        return self.can_say and self._memory.in_flight < self._carrier.settings.window
 
     @property
     def opens_soon(self) -> bool:
@@ -201,6 +207,54 @@ class MqttHubSession:
         handle = link.publish(message)
         self._note_in_flight(self._carrier.clock.monotonic())
         return handle
+
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Send with QoS 0, beside the window; False when that cannot be done now."""
+        link = self._link
+        if link is None or not self.can_say:
+            return False
+        link.say(topic, payload)
+        return True
+
+    @property
+    def can_say(self) -> bool:
+        """Connected, not held by a handover, and the hub takes our bytes."""
+        return self._link is not None and not self._held and self._link.can_publish
+
+    def acknowledge(self, message: HubMessage) -> bool:
+        """The hub may forget a message; False when the connection it came on can say so no more: it comes again."""
+        link = message.link
+        if not message.qos:
+            return True  # the hub has forgotten it already
+        return isinstance(link, MqttLink) and link is self._link and link.acknowledge(message.packet_id)
+
+    def want_subscriptions(self, wanted: Mapping[str, int]) -> None:
+        """Have these filters (to their QoS) at the hub, and no others: now if connected, and on every connection."""
+        self._subscriptions.want(wanted)
+        self._tell_subscriptions()
+
+    @property
+    def subscriptions_confirmed(self) -> bool:
+        """Whether the hub has answered all that is wanted."""
+        return self._link is not None and self._link.is_open and self._subscriptions.confirmed
+
+    @property
+    def subscriptions_refused(self) -> frozenset[str]:
+        """The filters that the hub has refused on this connection."""
+        return self._subscriptions.refused
+
+    def _tell_subscriptions(self) -> None:
+        link = self._link
+        if link is None or not link.is_open:
+            return  # what is wanted is said on the next connection
+        difference = self._subscriptions.difference()
+        if difference is None:
+            return
+        # First what is given up: the hub counts how many filters an identity holds.
+        if difference.give_up:
+            self._subscriptions.given_up(link.unsubscribe(difference.give_up), difference.give_up)
+        if difference.ask_for:
+            self._subscriptions.asked_for(link.subscribe(difference.ask_for), difference.ask_for)
 
     # The attempt
 
@@ -350,6 +404,7 @@ class MqttHubSession:
         self._leaving, self._link, self._next = self._link, link, None
         if self._closing is not None:
             return
+        self._subscriptions.connected(link.session_present)
         if self._opening:
             self._owner.opened(self, link.token)
         else:
@@ -361,6 +416,7 @@ class MqttHubSession:
                 attempt.old_lost,
             )
             self._owner.renewed(self, link.token, report)
+        self._tell_subscriptions()
 
     def _abort_new(self) -> None:
         link, self._next = self._next, None
@@ -409,6 +465,7 @@ class MqttHubSession:
             now = self._carrier.clock.monotonic()
             if event.code is ConnackCode.ACCEPTED:
                 link.accepted_at = now
+                link.session_present = event.session_present
             else:
                 self._failure = Failure.of(
                     classify_connack(
@@ -417,10 +474,36 @@ class MqttHubSession:
                 )
             self._attempt.connack(int(event.code), now)
             self._advance()
+        elif link is self._link:
+            self._current_link_event(link, event)
+
+    def _current_link_event(self, link: MqttLink, event: ClientEvent) -> None:
+        match event:
+            case PublishReceived(publish, joins):
+                if not joins:
+                    message = HubMessage(
+                        publish.topic, publish.payload, publish.qos, publish.dup, publish.packet_id, link
+                    )
+                    self._owner.received(self, message)
+                return
+            case SubscribeAcknowledged(packet_id, codes):
+                refused = self._subscriptions.granted(packet_id, codes)
+                if refused:
+                    _LOG.warning(
+                        "the hub refuses a subscription",
+                        extra={"device_id": str(self.identity), "topic_filter": ", ".join(sorted(refused))},
+                    )
+            case UnsubscribeAcknowledged(packet_id):
+                self._subscriptions.confirmed_give_up(packet_id)
+            case _:
+                return
+        if self._subscriptions.confirmed:
+            self._owner.subscribed(self)
 
     def link_closed(self, link: MqttLink, closed: Closed) -> None:
         now = self._carrier.clock.monotonic()
-        inference = self._infer(link, closed, now)
+        connack = None if self._failure is None else self._failure.inference
+        inference = self._ends.infer(link, closed, now, connack=connack)
         if link.accepted_at is not None:
             planned = closed.planned and inference is None
             self._owner.ended(self, planned, link.reason if planned else "closed", inference)
@@ -472,35 +555,6 @@ class MqttHubSession:
                 self._closed()
             else:
                 self._owner.lost(self, failure)
-
-    def _infer(self, link: MqttLink, closed: Closed, now: float) -> Inference | None:
-        """What the hub meant by an end that nobody announced; None when the end was ours."""
-        connected_for = None if link.accepted_at is None else now - link.accepted_at
-        if connected_for is not None and connected_for > DUPLICATE_SPELL_SECONDS:
-            self._short_lives = 0
-        if closed.planned or link.token is None or not link.connect_sent:
-            return None
-        if connected_for is None:
-            if self._failure is not None and self._failure.inference is not None:
-                return self._failure.inference  # CONNACK has said it
-        elif connected_for <= DUPLICATE_SPELL_SECONDS:
-            self._short_lives += 1
-        # Our own fast handover is never the reason: the old connection has said DISCONNECT, so its end is planned.
-        return classify_close(
-            connected_for=connected_for,
-            expired_for=self._expired_for(link.token, now),
-            short_lives=self._short_lives,
-        )
-
-    def _expired_for(self, token: SignedToken, now: float) -> float | None:
-        """Seconds since the token's expiry; None when a cut now has nothing to do with it.
-
-        A cut a little before the expiry may come from a hub whose clock runs ahead. But of a token that lives for
-        seconds, a few of them are a large part, and any cut would be called an expiry.
-        """
-        expired_for = now - token.expires
-        near = max(_LEAST_NEAR_EXPIRY, _NEAR_EXPIRY * (token.expires - token.signed))
-        return expired_for if self._carrier.clock_trusted() and expired_for >= -near else None
 
     def link_writable(self) -> None:
         if self.can_publish:

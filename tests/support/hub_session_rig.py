@@ -30,6 +30,7 @@ from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream.dialer import Dialer, Endpoint
 from gatewayd.upstream.handover import HandoverTimeouts, Mode, Stage
+from gatewayd.upstream.hub_message import HubMessage
 from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
 from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.outcome import Failure, HandoverReport, SignedToken
@@ -40,8 +41,8 @@ from tests.support.virtual_time import VirtualTime
 WITHIN_SECONDS = 10.0
 DEVICE = "dev-01"
 
-# What an owner that has asked for something may hear, and where that leads. `ended`, `acknowledged` and `writable` may
-# come at any time.
+# What an owner that has asked for something may hear, and where that leads. `ended`, `acknowledged`, `writable`,
+# `received` and `subscribed` may come at any time.
 LEGAL: Final = {
     ("opening", "opened"): "up",
     ("opening", "open_failed"): "down",
@@ -110,6 +111,7 @@ class RecordingOwner:
         self.unacknowledged: deque[int] = deque()
         self.offered = 0
         self.acknowledgements = 0
+        self.messages: list[HubMessage] = []
 
     def outcomes(self) -> list[str]:
         return [what for what in self.told if what in OUTCOMES]
@@ -181,6 +183,12 @@ class RecordingOwner:
     def writable(self, session: MqttHubSession) -> None:
         self.told.append("writable")
         self._pump(session)
+
+    def received(self, session: MqttHubSession, message: HubMessage) -> None:
+        self.messages.append(message)
+
+    def subscribed(self, session: MqttHubSession) -> None:
+        self.told.append("subscribed")
 
     def _hear(self, what: str, session: MqttHubSession) -> None:
         self.told.append(what)

@@ -1,0 +1,200 @@
+"""The ledger of cloud messages: what the hub may forget, and what comes a second time."""
+
+from __future__ import annotations
+
+from gatewayd.flow.deliveries import MAX_HELD, WINDOW_BYTES, WINDOW_MESSAGES, Deliveries, Offer
+from gatewayd.upstream.hub_message import HubMessage
+
+
+def message(text: str, packet_id: int = 1, *, size: int = 0) -> HubMessage:
+    return HubMessage("devices/d/messages/devicebound/", text.encode().ljust(size, b" "), 1, False, packet_id)
+
+
+class Hub:
+    """Takes PUBACKs while the connection can carry them."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.can_be_told = True
+
+    def tell(self, hub_message: HubMessage) -> bool:
+        if self.can_be_told:
+            self.told.append(hub_message.payload.decode())
+        return self.can_be_told
+
+
+def send_all(ledger: Deliveries, first_id: int = 1, *, qos: int = 1) -> list[str]:
+    """Give the device what its window takes, under ids from `first_id` on."""
+    sent = []
+    while (entry := ledger.next_to_send()) is not None:
+        ledger.sent(entry, (first_id + len(sent)) if qos else 0)
+        sent.append(entry.message.payload.decode())
+    return sent
+
+
+def test_the_hub_is_told_after_the_device_has_acknowledged() -> None:
+    ledger, hub = Deliveries(), Hub()
+    assert ledger.offer(message("a")) is Offer.NEW
+    assert send_all(ledger) == ["a"]
+    assert ledger.settle(hub.tell) == 0
+    assert ledger.acknowledged(1)
+    assert ledger.settle(hub.tell) == 1
+    assert hub.told == ["a"]
+    assert len(ledger) == 0
+
+
+def test_the_hub_is_told_in_its_own_order() -> None:
+    ledger, hub = Deliveries(), Hub()
+    for text in ("a", "b", "c"):
+        ledger.offer(message(text))
+    send_all(ledger)
+    ledger.acknowledged(2)
+    ledger.acknowledged(3)
+    assert ledger.settle(hub.tell) == 0
+    ledger.acknowledged(1)
+    assert ledger.settle(hub.tell) == 3
+    assert hub.told == ["a", "b", "c"]
+
+
+def test_what_was_written_with_qos_0_is_done() -> None:
+    ledger, hub = Deliveries(), Hub()
+    ledger.offer(message("a"))
+    send_all(ledger, qos=0)
+    assert ledger.settle(hub.tell) == 1
+
+
+def test_an_id_that_is_none_of_these_is_not_taken() -> None:
+    ledger = Deliveries()
+    ledger.offer(message("a"))
+    assert not ledger.acknowledged(1), "it only waits"
+    send_all(ledger)
+    assert not ledger.acknowledged(2)
+    assert ledger.acknowledged(1)
+    assert not ledger.acknowledged(1)
+
+
+def test_two_equal_messages_of_one_connection_are_two() -> None:
+    ledger = Deliveries()
+    assert [ledger.offer(message("on", n)) for n in (1, 2)] == [Offer.NEW, Offer.NEW]
+    assert send_all(ledger) == ["on", "on"]
+
+
+def test_what_the_hub_sends_again_joins_what_the_device_still_has() -> None:
+    ledger, hub = Deliveries(), Hub()
+    for text in ("a", "b"):
+        ledger.offer(message(text))
+    send_all(ledger)
+    ledger.new_connection()
+    assert [ledger.offer(message(text, 9)) for text in ("a", "b", "c")] == [
+        Offer.JOINED,
+        Offer.JOINED,
+        Offer.NEW,
+    ]
+    assert send_all(ledger, 3) == ["c"]
+    for packet_id in (1, 2, 3):
+        ledger.acknowledged(packet_id)
+    assert ledger.settle(hub.tell) == 3
+
+
+def test_equal_messages_join_one_by_one() -> None:
+    ledger = Deliveries()
+    for _ in range(2):
+        ledger.offer(message("on"))
+    send_all(ledger)
+    ledger.new_connection()
+    assert [ledger.offer(message("on")) for _ in range(3)] == [Offer.JOINED, Offer.JOINED, Offer.NEW]
+
+
+def test_what_the_device_acknowledged_while_the_hub_was_away_is_told_when_it_is_sent_again() -> None:
+    ledger, hub = Deliveries(), Hub()
+    ledger.offer(message("a"))
+    send_all(ledger)
+    hub.can_be_told = False
+    ledger.acknowledged(1)
+    assert ledger.settle(hub.tell) == 0
+    assert len(ledger) == 1
+    hub.can_be_told = True
+    assert ledger.settle(hub.tell) == 0, "the new connection does not know it yet"
+    ledger.new_connection()
+    assert ledger.offer(message("a", 2)) is Offer.JOINED
+    assert ledger.next_to_send() is None
+    assert ledger.settle(hub.tell) == 1
+    assert len(ledger) == 0
+
+
+def test_what_the_device_never_had_is_taken_from_the_new_connection_alone() -> None:
+    ledger = Deliveries()
+    ledger.offer(message("a"))
+    ledger.new_connection()
+    assert len(ledger) == 0
+    assert ledger.offer(message("a")) is Offer.NEW
+    assert send_all(ledger) == ["a"]
+
+
+def test_what_the_hub_has_passed_over_is_forgotten_when_the_device_is_done_with_it() -> None:
+    ledger, hub = Deliveries(), Hub()
+    for text in ("expires", "b"):
+        ledger.offer(message(text))
+    send_all(ledger)
+    ledger.new_connection()
+    assert ledger.offer(message("b", 5)) is Offer.JOINED
+    ledger.acknowledged(1)
+    ledger.acknowledged(2)
+    assert ledger.settle(hub.tell) == 1
+    assert hub.told == ["b"]
+    assert len(ledger) == 0
+
+
+def test_an_equal_message_is_a_new_one_once_the_hub_has_passed_the_first() -> None:
+    ledger, hub = Deliveries(), Hub()
+    ledger.offer(message("on"))
+    send_all(ledger)
+    hub.can_be_told = False
+    ledger.acknowledged(1)
+    ledger.settle(hub.tell)
+    ledger.new_connection()
+    assert ledger.offer(message("off")) is Offer.NEW
+    assert ledger.offer(message("on")) is Offer.NEW
+    assert send_all(ledger, 2) == ["off", "on"]
+
+
+def test_a_device_with_a_new_session_gets_again_what_it_did_not_acknowledge() -> None:
+    ledger, hub = Deliveries(), Hub()
+    for text in ("a", "b"):
+        ledger.offer(message(text))
+    send_all(ledger)
+    ledger.acknowledged(1)
+    ledger.device_forgot()
+    assert not ledger.acknowledged(2), "that id is of the older session"
+    assert send_all(ledger, 7) == ["b"]
+    ledger.acknowledged(7)
+    assert ledger.settle(hub.tell) == 2
+
+
+def test_the_window_bounds_what_is_with_the_device_in_messages() -> None:
+    ledger = Deliveries()
+    for number in range(WINDOW_MESSAGES + 1):
+        ledger.offer(message(str(number)))
+    assert len(send_all(ledger)) == WINDOW_MESSAGES
+    ledger.acknowledged(1)
+    assert send_all(ledger, 100) == [str(WINDOW_MESSAGES)]
+
+
+def test_the_window_bounds_what_is_with_the_device_in_bytes_but_takes_one_of_any_size() -> None:
+    ledger = Deliveries()
+    for text in ("a", "b"):
+        ledger.offer(message(text, size=WINDOW_BYTES))
+    assert len(send_all(ledger)) == 1
+    ledger.acknowledged(1)
+    assert len(send_all(ledger, 2)) == 1
+
+
+def test_at_the_bound_a_message_stays_with_the_hub() -> None:
+    ledger, hub = Deliveries(), Hub()
+    assert {ledger.offer(message(str(number))) for number in range(MAX_HELD)} == {Offer.NEW}
+    assert ledger.offer(message("more")) is Offer.NO_ROOM
+    assert len(ledger) == MAX_HELD
+    send_all(ledger)
+    ledger.acknowledged(1)
+    ledger.settle(hub.tell)
+    assert ledger.offer(message("more")) is Offer.NEW
