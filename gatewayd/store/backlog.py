@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from gatewayd.message import Identity
 from gatewayd.store.messages import BacklogCount
@@ -72,17 +72,19 @@ class _Lane:
             heapq.heapify(self._returned)
 
 
-@dataclass(slots=True)
-class _Account:
-    """What is stored for one identity, leased ones included."""
+class _Shelf:
+    """What is stored for one identity: counts with leased ones, lanes without."""
 
-    messages: int = 0
-    size: int = 0
+    __slots__ = ("lanes", "messages", "size")
+
+    def __init__(self) -> None:
+        self.lanes: dict[int, _Lane] = {}
+        self.messages = 0
+        self.size = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What must be known to take a message away or to put it back."""
+class Entry(NamedTuple):
+    """What must be known to take a message away or to put it back. A tuple: one is made for each message."""
 
     seq: int
     identity: Identity
@@ -94,8 +96,7 @@ class Backlog:
     """All that is stored, by whom and in which order."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Identity, dict[int, _Lane]] = {}
-        self._accounts: dict[Identity, _Account] = {}
+        self._shelves: dict[Identity, _Shelf] = {}
         self._leased: dict[int, Entry] = {}
         self._messages = 0
         self._size = 0
@@ -118,25 +119,47 @@ class Backlog:
     def is_leased(self, seq: int) -> bool:
         return seq in self._leased
 
+    def leases(self) -> frozenset[int]:
+        """Every leased seq."""
+        return frozenset(self._leased)
+
+    def counts(self) -> tuple[BacklogCount, ...]:
+        """Everybody for whom something is stored."""
+        priorities = {identity: set(shelf.lanes) for identity, shelf in self._shelves.items()}
+        for entry in self._leased.values():
+            priorities[entry.identity].add(entry.priority)
+        return tuple(
+            BacklogCount(identity, shelf.messages, shelf.size, max(priorities[identity]))
+            for identity, shelf in self._shelves.items()
+        )
+
     def add(self, entry: Entry, *, leased: bool = False) -> None:
         """A message was stored."""
-        self._count(entry.identity, 1, entry.size)
+        seq, identity, priority, size = entry
+        shelf = self._count(identity, 1, size)
         if leased:
-            self._leased[entry.seq] = entry
-        else:
-            self._lane(entry.identity, entry.priority).add(entry.seq)
+            self._leased[seq] = entry
+            return
+        lane = shelf.lanes.get(priority)
+        if lane is None:
+            lane = shelf.lanes[priority] = _Lane()
+        lane.add(seq)
 
     def next_of(self, identity: Identity) -> tuple[int, int] | None:
         """The priority and seq of the message that comes next."""
-        lanes = self._lanes.get(identity)
-        if not lanes:
+        shelf = self._shelves.get(identity)
+        if shelf is None or not shelf.lanes:
             return None
-        priority = max(lanes)
-        return priority, lanes[priority].first()
+        priority = max(shelf.lanes)
+        return priority, shelf.lanes[priority].first()
 
     def lease(self, entry: Entry) -> None:
         """The message that comes next is leased."""
-        assert self._pop(entry.identity, entry.priority) == entry.seq, "only the first of a lane is leased"
+        lanes = self._shelves[entry.identity].lanes
+        lane = lanes[entry.priority]
+        assert lane.pop() == entry.seq, "only the first of a lane is leased"
+        if not len(lane):
+            del lanes[entry.priority]
         self._leased[entry.seq] = entry
 
     def settle(self, seq: int) -> bool:
@@ -151,7 +174,7 @@ class Backlog:
         """A leased message waits again, at its old place."""
         entry = self._leased.pop(seq, None)
         if entry is not None:
-            self._lane(entry.identity, entry.priority).put_back(seq)
+            self._put_back(self._shelves[entry.identity], entry)
 
     def oldest(self, *, up_to: int | None) -> Iterator[tuple[Identity, int, int]]:
         """Identity, priority and seq of what may be dropped: by seq, or with `up_to` by priority first, up to it.
@@ -159,87 +182,62 @@ class Backlog:
         Nothing is taken away; what the caller takes must be given to `remove`.
         """
         lanes = [
-            ((0 if up_to is None else priority, seq), identity, priority)
-            for identity, by_priority in self._lanes.items()
-            for priority, lane in by_priority.items()
+            (identity, priority, lane)
+            for identity, shelf in self._shelves.items()
+            for priority, lane in shelf.lanes.items()
             if up_to is None or priority <= up_to
-            for seq in (lane.first(),)
         ]
-        heap: list[tuple[tuple[int, int], int]] = [(key, place) for place, (key, _, _) in enumerate(lanes)]
+        heap = [
+            (0 if up_to is None else priority, lane.first(), place)
+            for place, (_, priority, lane) in enumerate(lanes)
+        ]
         heapq.heapify(heap)
         following: dict[int, Iterator[int]] = {}
         while heap:
-            (rank, seq), place = heap[0]
-            _, identity, priority = lanes[place]
+            rank, seq, place = heap[0]
+            identity, priority, lane = lanes[place]
             yield identity, priority, seq
             if place not in following:
-                following[place] = iter(self._lanes[identity][priority])
+                following[place] = iter(lane)
                 next(following[place])
             after = next(following[place], None)
             if after is None:
                 heapq.heappop(heap)
             else:
-                heapq.heapreplace(heap, ((rank, after), place))
+                heapq.heapreplace(heap, (rank, after, place))
 
-    def remove(self, entries: Iterable[Entry]) -> None:
+    def remove(self, entries: Sequence[Entry]) -> None:
         """Unleased messages are gone."""
         by_lane: dict[tuple[Identity, int], set[int]] = {}
         for entry in entries:
             by_lane.setdefault((entry.identity, entry.priority), set()).add(entry.seq)
-            self._count(entry.identity, -1, -entry.size)
         for (identity, priority), seqs in by_lane.items():
-            lane = self._lanes[identity][priority]
-            lane.remove(seqs)
-            self._tidy(identity, priority, lane)
+            lanes = self._shelves[identity].lanes
+            lanes[priority].remove(seqs)
+            if not len(lanes[priority]):
+                del lanes[priority]
+        for entry in entries:
+            self._count(entry.identity, -1, -entry.size)
 
     def restore(self, entries: Iterable[Entry]) -> None:
         """What was removed is there after all: its transaction failed."""
         for entry in entries:
-            self._count(entry.identity, 1, entry.size)
-            self._lane(entry.identity, entry.priority).put_back(entry.seq)
+            self._put_back(self._count(entry.identity, 1, entry.size), entry)
 
-    def leases(self) -> frozenset[int]:
-        """Every leased seq."""
-        return frozenset(self._leased)
-
-    def counts(self) -> tuple[BacklogCount, ...]:
-        """Everybody for whom something is stored."""
-        top: dict[Identity, int] = {identity: max(lanes) for identity, lanes in self._lanes.items()}
-        for entry in self._leased.values():
-            top[entry.identity] = max(top.get(entry.identity, entry.priority), entry.priority)
-        return tuple(
-            BacklogCount(identity, account.messages, account.size, top[identity])
-            for identity, account in self._accounts.items()
-        )
-
-    def _count(self, identity: Identity, messages: int, size: int) -> None:
-        account = self._accounts.get(identity)
-        if account is None:
-            account = self._accounts[identity] = _Account()
-        account.messages += messages
-        account.size += size
+    def _count(self, identity: Identity, messages: int, size: int) -> _Shelf:
+        shelf = self._shelves.get(identity)
+        if shelf is None:
+            shelf = self._shelves[identity] = _Shelf()
+        shelf.messages += messages
+        shelf.size += size
         self._messages += messages
         self._size += size
-        if not account.messages:
-            del self._accounts[identity]
+        if not shelf.messages:
+            del self._shelves[identity]
+        return shelf
 
-    def _lane(self, identity: Identity, priority: int) -> _Lane:
-        lanes = self._lanes.get(identity)
-        if lanes is None:
-            lanes = self._lanes[identity] = {}
-        lane = lanes.get(priority)
+    def _put_back(self, shelf: _Shelf, entry: Entry) -> None:
+        lane = shelf.lanes.get(entry.priority)
         if lane is None:
-            lane = lanes[priority] = _Lane()
-        return lane
-
-    def _pop(self, identity: Identity, priority: int) -> int:
-        lane = self._lanes[identity][priority]
-        seq = lane.pop()
-        self._tidy(identity, priority, lane)
-        return seq
-
-    def _tidy(self, identity: Identity, priority: int, lane: _Lane) -> None:
-        if not len(lane):
-            del self._lanes[identity][priority]
-            if not self._lanes[identity]:
-                del self._lanes[identity]
+            lane = shelf.lanes[entry.priority] = _Lane()
+        lane.put_back(entry.seq)

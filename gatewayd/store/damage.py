@@ -132,7 +132,7 @@ def _salvage(path: Path, fresh: Path, next_seq: int) -> tuple[int, int | None]:
 def _copy(target: sqlite3.Connection, row: outbox.BodyRow) -> None:
     seq, identity, priority, _, expires_at, _, _, topic, payload = row
     target.execute(outbox.INSERT_BODY, row)
-    size = size_of(topic.encode(), payload, identity.encode())
+    size = size_of(topic, payload, identity)
     target.execute(outbox.INSERT_HEAD, (seq, identity, priority, size, expires_at))
 
 

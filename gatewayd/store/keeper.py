@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ PROBE_BYTES = 64 * 1024
 
 DISK_ERRORS = {errno.ENOSPC: Health.DISK_FULL, errno.EDQUOT: Health.DISK_FULL}
 HOPELESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
+
+REMEMBERED = (Settle, Release, Retune, KeepSubscriptions, KeepTwin)
 
 Delivery = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -143,7 +145,7 @@ class Keeper:
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 while len(self._settled) or self._keepsakes.waiting:
-                    self._commit(())
+                    self._commit((), set())
             self._disconnect()
         self._health = Health.CLOSED
         if self._lock is not None:
@@ -153,14 +155,18 @@ class Keeper:
     def run(self, batch: Sequence[Command]) -> list[Delivery]:
         """Do all of it; who is to be told what, in order."""
         self._out = []
-        self._trying = not self._is_failing or any(isinstance(command, Probe) for command in batch)
-        for command in batch:
-            self._remember(command)
+        # One look at each command: a batch is short of nothing but time.
+        kinds = {type(command) for command in batch}
+        self._trying = not self._is_failing or Probe in kinds
+        if not kinds.isdisjoint(REMEMBERED):
+            for command in batch:
+                self._remember(command)
         if self._trying and self._database is None:
             self._try_to_connect()
-        done = self._write(batch)
-        for place, command in enumerate(batch):
-            self._answer(place, command, done)
+        done = self._write(batch, kinds)
+        with self._reading(kinds):
+            for place, command in enumerate(batch):
+                self._answer(place, command, done)
         self._retention.look_again(self._backlog.size)
         self._show_health()
         return self._out
@@ -178,41 +184,36 @@ class Keeper:
     # What cannot fail
 
     def _remember(self, command: Command) -> None:
-        match command:
-            case Settle(seqs):
-                self._settled.update(seq for seq in seqs if self._backlog.settle(seq))
-            case Release(seqs):
-                for seq in seqs:
-                    self._backlog.release(seq)
-            case Retune(max_bytes, when_full):
-                self._retention.retune(max_bytes, when_full)
-            case KeepSubscriptions(identity, filters, _):
-                self._keepsakes.subscribe(identity, filters)
-            case KeepTwin(identity, document):
-                self._keepsakes.twin(identity, document)
+        if isinstance(command, Settle):
+            self._settled.update(seq for seq in command.seqs if self._backlog.settle(seq))
+        elif isinstance(command, Release):
+            for seq in command.seqs:
+                self._backlog.release(seq)
+        elif isinstance(command, Retune):
+            self._retention.retune(command.max_bytes, command.when_full)
+        elif isinstance(command, KeepSubscriptions):
+            self._keepsakes.subscribe(command.identity, command.filters)
+        elif isinstance(command, KeepTwin):
+            self._keepsakes.twin(command.identity, command.document)
 
     # What must be durable
 
-    def _write(self, batch: Sequence[Command]) -> _Transaction | None:
+    def _write(self, batch: Sequence[Command], kinds: set[type[Command]]) -> _Transaction | None:
         """What was committed; None: nothing."""
         for again in (True, False):
             if self._database is None or not self._trying:
                 return None
             try:
-                return self._commit(batch)
+                return self._commit(batch, kinds)
             except (sqlite3.Error, damage.Damaged) as error:
                 if not (again and damage.is_damage(error) and self._mend()):
                     self._fail(error)
                     return None
         return None
 
-    def _commit(self, batch: Sequence[Command]) -> _Transaction:
+    def _commit(self, batch: Sequence[Command], kinds: set[type[Command]]) -> _Transaction:
         wanted = _Transaction()
-        needed = (
-            len(self._settled) > 0
-            or self._keepsakes.waiting
-            or any(isinstance(command, Append | Expire) for command in batch)
-        )
+        needed = len(self._settled) > 0 or self._keepsakes.waiting or not kinds.isdisjoint((Append, Expire))
         if self._is_failing:
             self._try_the_disk()
         if not needed:
@@ -265,9 +266,10 @@ class Keeper:
             return
         wanted.dropped += [(entry, DropReason.CAPACITY) for entry in victims]
         begin = len(wanted.rows.entries)
+        alone = len(append.messages) == 1
         for new in append.messages:
             # Never used twice, also when this transaction fails: nobody knows what a failed fsync left on the disk.
-            wanted.rows.add(self._next_seq, new, outbox.measure(new.message))
+            wanted.rows.add(self._next_seq, new, append.size if alone else outbox.measure(new.message))
             self._next_seq += 1
         wanted.kept[place] = range(begin, len(wanted.rows.entries))
         if self._next_seq > (wanted.reserved or self._reserved):
@@ -311,17 +313,29 @@ class Keeper:
     # Answers
 
     def _answer(self, place: int, command: Command, done: _Transaction | None) -> None:
-        match command:
-            case Append(_, tell, _):
-                self._out.append((tell, (self._answer_append(place, done),)))
-            case Refuse(tell, health):
-                self._out.append((tell, (health,)))
-            case Lease(_, _, _, tell):
-                self._out.append((tell, (self._lease(command),)))
-            case KeepSubscriptions(_, _, tell):
-                self._out.append((tell, (done is not None,)))
-            case AskTwin(identity, tell):
-                self._out.append((tell, (self._read_twin(identity),)))
+        if isinstance(command, Append):
+            self._out.append((command.done, (self._answer_append(place, done),)))
+        elif isinstance(command, Lease):
+            self._out.append((command.done, (self._lease(command),)))
+        elif isinstance(command, Refuse):
+            self._out.append((command.done, (command.health,)))
+        elif isinstance(command, KeepSubscriptions):
+            self._out.append((command.done, (done is not None,)))
+        elif isinstance(command, AskTwin):
+            self._out.append((command.done, (self._read_twin(command.identity),)))
+
+    @contextlib.contextmanager
+    def _reading(self, kinds: set[type[Command]]) -> Iterator[None]:
+        """One read transaction for all reads of a batch: its locks cost more than a read."""
+        database = self._database
+        if database is None or kinds.isdisjoint((Lease, AskTwin)):
+            yield
+            return
+        with contextlib.suppress(sqlite3.Error):  # whatever is wrong, the reads meet it
+            database.execute("BEGIN")
+        yield
+        with contextlib.suppress(sqlite3.Error):  # closed when it was found damaged meanwhile
+            database.execute("COMMIT")
 
     def _answer_append(self, place: int, done: _Transaction | None) -> tuple[int, ...] | Health:
         if done is None:
@@ -329,10 +343,10 @@ class Keeper:
         if place not in done.kept:
             self._show_health()
             return Health.AT_BOUND
-        entries = [done.rows.entries[one] for one in done.kept[place]]
-        for entry, leased in entries:
+        kept = done.kept[place]
+        for entry, leased in done.rows.entries[kept.start : kept.stop]:
             self._backlog.add(entry, leased=leased)
-        return tuple(entry.seq for entry, _ in entries)
+        return tuple([entry.seq for entry, _ in done.rows.entries[kept.start : kept.stop]])
 
     def _lease(self, command: Lease) -> tuple[StoredMessage, ...]:
         for again in (True, False):

@@ -45,30 +45,22 @@ class Rows:
     def add(self, seq: int, new: NewMessage, size: int) -> None:
         """One message; `size` as `measure` says."""
         message = new.message
+        priority, expires_at = new.priority, new.expires_at
+        topic, payload = message.topic, message.payload
         identity = str(message.identity)
         flags = (QOS_1 if message.qos else 0) | (RETAIN if message.retain else 0)
-        checksum = checksum_of(identity, message.topic, message.payload)
+        checksum = checksum_of(identity, topic, payload)
         self.bodies.append(
-            (
-                seq,
-                identity,
-                new.priority,
-                new.received_at,
-                new.expires_at,
-                flags,
-                checksum,
-                message.topic,
-                message.payload,
-            )
+            (seq, identity, priority, new.received_at, expires_at, flags, checksum, topic, payload)
         )
-        self.heads.append((seq, identity, new.priority, size, new.expires_at))
-        self.entries.append((Entry(seq, message.identity, new.priority, size), new.leased))
+        self.heads.append((seq, identity, priority, size, expires_at))
+        self.entries.append((Entry(seq, message.identity, priority, size), new.leased))
         self.size += size
 
 
 def measure(message: Telemetry) -> int:
     """Bytes a message counts for."""
-    return size_of(message.topic.encode(), message.payload, str(message.identity).encode())
+    return size_of(message.topic, message.payload, str(message.identity))
 
 
 def checksum_of(identity: str, topic: str, payload: bytes) -> int:

@@ -20,9 +20,12 @@ FIXED_OVERHEAD = 64
 FREE_AGAIN = 16
 
 
-def size_of(topic: bytes, payload: bytes, identity: bytes) -> int:
+def size_of(topic: str, payload: bytes, identity: str) -> int:
     """Bytes a message counts for."""
-    return len(topic) + len(payload) + 2 * len(identity) + FIXED_OVERHEAD
+    # ASCII has as many bytes as characters, and is what topics are; to ask costs less than to encode.
+    topic_size = len(topic) if topic.isascii() else len(topic.encode())
+    name_size = len(identity) if identity.isascii() else len(identity.encode())
+    return topic_size + len(payload) + 2 * name_size + FIXED_OVERHEAD
 
 
 class Retention:
