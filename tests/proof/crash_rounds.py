@@ -2,12 +2,13 @@
 
     python -m tests.proof.crash_rounds [--rounds 100] [--seed 1] [--devices 24] [--rate 30] [--window 6] [--json]
 
-Each round starts the daemon and ends it with SIGKILL: while it starts, or up to two seconds after its READY, while
-devices come back, resend and go on. In most rounds the hub has a trouble of its own: it is away, silent, loses every
-connection, or acknowledges late or not at all, often beyond the round's end. So messages are on every part of their way
-when the daemon dies: unread, in memory, with the hub, in the outbox, on the way out of it. The hub is a process of its
-own and outlives all rounds, as do the devices. After the last round everything may settle; then the judge compares
-(see `custody`).
+Each round starts the daemon and ends it with SIGKILL: while it starts; up to two seconds after its READY, while devices
+come back, resend and go on; or, where strace is installed, as it is about to make its Nth write to the disk, its Nth
+sync, or its Nth send. In most rounds the hub has a trouble of its own: it is away, silent, loses every connection, or
+acknowledges late or not at all, often beyond the round's end. So messages are on every part of their way when the
+daemon dies: unread, in memory, with the hub, in the outbox, on the way out of it. The hub is a process of its own and
+outlives all rounds, as do the devices. After the last round everything may settle; then the judge compares (see
+`custody`).
 
 A plan follows from its seed, the moments of a run only nearly so. Exit code 0 when every promise was kept.
 """
@@ -18,87 +19,27 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from tests.proof.custody import Verdict, judge
-from tests.proof.hub_process import HubProcess, hub_process
-from tests.proof.keeping_fleet import Habit, KeepingFleet, keeping_fleet
-from tests.support.daemon_process import GATEWAYD, DaemonProcess, daemon_process
-from tests.support.gateway_files import GatewaySite
+from tests.proof.custody import Verdict
+from tests.proof.hub_process import HubProcess
+from tests.proof.keeping_fleet import Habit
+from tests.proof.rig import HABIT, ProofRig, proof_rig
+from tests.proof.system_calls import inject
+from tests.support.daemon_process import GATEWAYD, DaemonProcess
 
-ROOT: Final = Path(__file__).parent.parent.parent
-
-SETTLE_SECONDS = 60.0
-# With a hub that is well nobody pauses longer than the ceiling below: where nothing moves for so long nothing will.
-STUCK_SECONDS = 6.0
-QUIET_SECONDS = 0.6
-STEP_SECONDS = 0.05
-
-# Devices and hub sessions come back by the dozen each second, and a message is spilled as soon as the bounds allow.
-CONFIG = """
-[hub.budget]
-connects_per_second = 1000
-sends_per_second = 5000
-[tokens.backoff]
-first = "100ms"
-ceiling = "1s"
-"""
-LISTENER = "connects_per_device_per_minute = 10000\nconnects_per_address_per_second = 10000"
-OUTBOX = 'spill_after = "200ms"'
-
-
-HABIT: Final = Habit(rate=30.0, window=6, resets_per_minute=6.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """One run. `program` is the daemon, or one with a fault."""
-
-    rounds: int = 100
-    seed: int = 1
-    devices: int = 24
-    habit: Habit = HABIT
-    program: Sequence[str] = GATEWAYD
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """When the daemon dies, counted from its start or from its READY, and what the hub does meanwhile."""
-
-    starting: bool
-    kill_after: float
-    trouble: str
-    trouble_after: float
-    trouble_seconds: float
-
-
-@dataclass(slots=True)
-class Report:
-    """What a run found. `complaints` are what the daemon said of itself that it should never say."""
-
-    seed: int
-    verdict: Verdict | None = None
-    settled: bool = False
-    starts: list[float] = field(default_factory=list)
-    killed_starting: int = 0
-    killed_with_unreceipted: int = 0
-    killed_with_promises: int = 0
-    complaints: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        return self.settled and self.verdict is not None and self.verdict.holds and not self.complaints
-
+# A call that was to be the last may never be made: then the round ends by the clock.
+CALL_SECONDS = 1.5
 
 TROUBLES: Final = (
     "none",
@@ -111,63 +52,137 @@ TROUBLES: Final = (
     "puback_delay",
     "puback_drop",
 )
+CALLS: Final = ("pwrite64", "fdatasync", "sendto")
+LONGEST_COUNT: Final = {"pwrite64": 120, "fdatasync": 30, "sendto": 600}
 
 
-def plan(seed: int, rounds: int) -> list[Round]:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One run. `program` is the daemon, or one with a fault."""
+
+    rounds: int = 100
+    seed: int = 1
+    devices: int = 24
+    habit: Habit = HABIT
+    program: Sequence[str] = GATEWAYD
+    at_calls: bool = shutil.which("strace") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """When the daemon dies, counted from its start or from its READY, and what the hub does meanwhile.
+
+    With a `call`: at the `count`th of these system calls from `kill_after` on.
+    """
+
+    starting: bool
+    kill_after: float
+    call: str
+    count: int
+    trouble: str
+    trouble_after: float
+    trouble_seconds: float
+
+    def __str__(self) -> str:
+        when = f"{'starting' if self.starting else 'serving'} after {self.kill_after:.2f} s"
+        call = f" at {self.call} {self.count}" if self.call else ""
+        trouble = "" if self.trouble == "none" else f", hub {self.trouble} for {self.trouble_seconds:.1f} s"
+        return f"killed {when}{call}{trouble}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found. `killed_with_promises`: rounds that ended with receipts on our own account outstanding."""
+
+    seed: int
+    verdict: Verdict | None = None
+    settled: bool = False
+    starts: list[float] = field(default_factory=list)
+    killed: Counter[str] = field(default_factory=Counter)
+    killed_with_unreceipted: int = 0
+    killed_with_promises: int = 0
+    complaints: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        return self.settled and self.verdict is not None and self.verdict.holds and not self.complaints
+
+
+def plan(seed: int, rounds: int, *, at_calls: bool = True) -> list[Round]:
     """The rounds of a seed."""
     chance = random.Random(seed)
-    return [
-        Round(
-            starting=(starting := chance.random() < 0.12),
-            kill_after=chance.uniform(0.0, 0.6) if starting else chance.uniform(0.1, 1.6),
-            trouble=chance.choice(TROUBLES),
-            trouble_after=chance.uniform(0.0, 0.9),
-            trouble_seconds=chance.choice([chance.uniform(0.2, 0.8), chance.uniform(0.8, 3.0)]),
+    found = []
+    for _ in range(rounds):
+        starting = chance.random() < 0.12
+        call = chance.choice(CALLS) if chance.random() < 0.4 else ""
+        count = chance.randint(1, LONGEST_COUNT[call]) if call else 0
+        after = chance.uniform(0.0, 0.6) if starting else chance.uniform(0.1, 1.6)
+        found.append(
+            Round(
+                starting=starting,
+                kill_after=after * 0.5 if call else after,
+                call=call if at_calls and not starting else "",
+                count=count,
+                trouble=chance.choice(TROUBLES),
+                trouble_after=chance.uniform(0.0, 0.9),
+                trouble_seconds=chance.choice([chance.uniform(0.2, 0.8), chance.uniform(0.8, 3.0)]),
+            )
         )
-        for _ in range(rounds)
-    ]
+    return found
 
 
 async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = lambda _line: None) -> Report:
     """All rounds, the settling, the verdict."""
     report, began = Report(settings.seed), monotonic()
-    names = [f"dev-{number:03}" for number in range(settings.devices)]
-    async with hub_process(folder, names) as hub:
-        site = GatewaySite.make(folder, hub, names, more=CONFIG, listener=LISTENER, outbox=OUTBOX)
-        async with keeping_fleet(site, names, settings.habit, settings.seed) as fleet:
-            for number, each in enumerate(plan(settings.seed, settings.rounds)):
-                await _play(each, site, hub, fleet, settings, report)
-                tell(
-                    f"round {number + 1}: {_said(each)}; {fleet.receipted} receipted, {fleet.unreceipted} not"
-                )
-            await hub.forget_faults()
-            fleet.stop_talking()
-            async with _daemon(site, settings, report):
-                report.settled = await settle(hub, fleet)
-            report.verdict = judge(fleet.records, hub.records)
+    async with proof_rig(
+        folder,
+        devices=settings.devices,
+        habit=settings.habit,
+        seed=settings.seed,
+        program=settings.program,
+    ) as rig:
+        for number, each in enumerate(plan(settings.seed, settings.rounds, at_calls=settings.at_calls)):
+            await _play(each, rig, report)
+            tell(f"round {number + 1}: {each}; {rig.fleet.receipted} receipted, {rig.fleet.unreceipted} not")
+        await rig.hub.forget_faults()
+        async with rig.daemon():
+            report.settled = await rig.settled()
+        report.verdict = rig.verdict()
+        report.complaints = rig.complaints
     report.seconds = round(monotonic() - began, 1)
     return report
 
 
-async def _play(
-    each: Round, site: GatewaySite, hub: HubProcess, fleet: KeepingFleet, settings: Settings, report: Report
-) -> None:
+async def _play(each: Round, rig: ProofRig, report: Report) -> None:
     started = monotonic()
-    async with _daemon(site, settings, report) as daemon, asyncio.TaskGroup() as tasks:
-        trouble = tasks.create_task(_trouble(each, hub))
-        if each.starting:
-            report.killed_starting += 1
-        else:
+    async with rig.daemon(ready=False) as daemon, asyncio.TaskGroup() as tasks:
+        trouble = tasks.create_task(_trouble(each, rig.hub))
+        if not each.starting:
             await daemon.until_notified("READY=1")
             report.starts.append(round(monotonic() - started, 3))
         await asyncio.sleep(each.kill_after)
-        daemon.tell(signal.SIGKILL)
-        report.killed_with_unreceipted += fleet.unreceipted > 0
+        report.killed[await _kill(each, daemon)] += 1
+        report.killed_with_unreceipted += rig.fleet.unreceipted > 0
         code = await daemon.ended()
         assert code == -signal.SIGKILL, f"it ended by itself with {code}: {daemon.output[-20:]}"
-        await hub.catch_up()
-        report.killed_with_promises += bool(judge(fleet.records, hub.records).lost)
+        await rig.hub.catch_up()
+        report.killed_with_promises += bool(rig.verdict().lost)
         trouble.cancel()
+
+
+async def _kill(each: Round, daemon: DaemonProcess) -> str:
+    """How it was killed."""
+    if each.call:
+        async with inject(daemon.pid, f"{each.call}:signal=SIGKILL:when={each.count}"):
+            try:
+                await daemon.ended(CALL_SECONDS)
+            except TimeoutError:
+                pass  # so few calls: by the clock, then
+            else:
+                return f"at {each.call}"
+    daemon.tell(signal.SIGKILL)
+    return "starting" if each.starting else "serving"
 
 
 async def _trouble(each: Round, hub: HubProcess) -> None:
@@ -185,58 +200,19 @@ async def _trouble(each: Round, hub: HubProcess) -> None:
             await hub.arm(kind, each.trouble_seconds, value=0.4)
 
 
-async def settle(hub: HubProcess, fleet: KeepingFleet, within: float = SETTLE_SECONDS) -> bool:
-    """Until every device has all its receipts, the hub has what they promise, and nothing more comes."""
-    moved_at, seen = monotonic(), (0, 0)
-    by = moved_at + within
-    while monotonic() < by:
-        await hub.catch_up()
-        now = (hub.received, fleet.receipted)
-        if now != seen:
-            seen, moved_at = now, monotonic()
-        still = monotonic() - moved_at
-        if still > QUIET_SECONDS and not (fleet.unreceipted or judge(fleet.records, hub.records).lost):
-            return True
-        if still > STUCK_SECONDS:
-            return False
-        await asyncio.sleep(STEP_SECONDS)
-    return False
-
-
-@asynccontextmanager
-async def _daemon(site: GatewaySite, settings: Settings, report: Report) -> AsyncIterator[DaemonProcess]:
-    async with daemon_process(site, ready=False, program=settings.program, PYTHONPATH=str(ROOT)) as daemon:
-        try:
-            yield daemon
-        finally:
-            report.complaints += complaints(daemon.output)
-
-
-def complaints(output: Sequence[str]) -> list[str]:
-    """Lines in which the daemon speaks of a fault of its own."""
-    return [line for line in output if "Traceback" in line or "fault of gatewayd" in line]
-
-
-def _said(each: Round) -> str:
-    killed = "starting" if each.starting else "serving"
-    trouble = "" if each.trouble == "none" else f", hub {each.trouble} for {each.trouble_seconds:.1f} s"
-    return f"killed {killed} after {each.kill_after:.2f} s{trouble}"
-
-
 def as_dict(report: Report) -> dict[str, Any]:
     """For --json."""
     assert report.verdict is not None
-    starts = report.starts
     return {
         "seed": report.seed,
-        "rounds": len(starts) + report.killed_starting,
+        "rounds": sum(report.killed.values()),
         "holds": report.holds,
         "settled": report.settled,
         **asdict(report.verdict),
-        "killed_starting": report.killed_starting,
+        "killed": dict(report.killed),
         "killed_with_unreceipted": report.killed_with_unreceipted,
         "killed_with_promises": report.killed_with_promises,
-        "start_seconds_median": statistics.median(starts) if starts else None,
+        "start_seconds_median": statistics.median(report.starts) if report.starts else None,
         "complaints": report.complaints,
         "seconds": report.seconds,
     }

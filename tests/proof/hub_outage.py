@@ -26,17 +26,14 @@ from typing import Any, Final
 
 import psutil
 
-from tests.proof.crash_rounds import LISTENER, complaints, settle
-from tests.proof.custody import Verdict, judge
-from tests.proof.hub_process import HubProcess, hub_process
-from tests.proof.keeping_fleet import Habit, KeepingFleet, keeping_fleet
-from tests.support.daemon_process import DaemonProcess, daemon_process
-from tests.support.gateway_files import GatewaySite
+from tests.proof.custody import Verdict
+from tests.proof.keeping_fleet import Habit
+from tests.proof.rig import ProofRig, complaints, proof_rig
+from tests.support.daemon_process import DaemonProcess
 
 CONNECT_SECONDS = 120.0
 WARM_UP_SECONDS = 3.0
 LOOK_SECONDS = 0.5
-STEP_SECONDS = 0.05
 WINDOW = 8
 
 # Memory may grow by this much while the outbox fills: buffers and caches have their first use then, 64 KiB a device
@@ -57,13 +54,6 @@ class Settings:
     sends_per_second: int = 1500
     spill_after: str = "5s"
     seed: int = 1
-
-    @property
-    def config(self) -> str:
-        return (
-            f"[hub.budget]\nconnects_per_second = 200\nsends_per_second = {self.sends_per_second}\n"
-            '[tokens.backoff]\nfirst = "100ms"\nceiling = "2s"\n'
-        )
 
 
 @dataclass(slots=True)
@@ -109,46 +99,36 @@ class Report:
 async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = lambda _line: None) -> Report:
     """The outage, the drain, the verdict."""
     report = Report(settings)
-    names = [f"dev-{number:03}" for number in range(settings.devices)]
-    habit = Habit(settings.rate, window=WINDOW)
-    outbox = f'spill_after = "{settings.spill_after}"'
-    async with hub_process(folder, names) as hub:
-        site = GatewaySite.make(folder, hub, names, more=settings.config, listener=LISTENER, outbox=outbox)
-        async with (
-            daemon_process(site) as daemon,
-            keeping_fleet(site, names, habit, settings.seed) as fleet,
-        ):
-            await _until_all_talk(hub, fleet)
-            tell(f"{fleet.connected} devices talk, the daemon has {_mib(daemon):.1f} MiB")
-            await asyncio.sleep(WARM_UP_SECONDS)
-            await _outage(settings, daemon, hub, fleet, report, tell)
-            back = monotonic()
-            await _drain(daemon, hub, fleet, back, report)
-            tell(f"drained within {report.drain_seconds:.1f} s of the hub's return")
-            fleet.stop_talking()
-            report.settled = await settle(hub, fleet)
-            report.verdict = judge(fleet.records, hub.records)
-            report.sends_peak = hub.sends_peak(since=back)
-            report.complaints = complaints(daemon.output)
+    async with (
+        proof_rig(
+            folder,
+            devices=settings.devices,
+            habit=Habit(settings.rate, window=WINDOW),
+            seed=settings.seed,
+            sends_per_second=settings.sends_per_second,
+            outbox=f'spill_after = "{settings.spill_after}"',
+        ) as rig,
+        rig.daemon() as daemon,
+    ):
+        await rig.until_all_talk(CONNECT_SECONDS)
+        tell(f"{rig.fleet.connected} devices talk, the daemon has {_mib(daemon):.1f} MiB")
+        await asyncio.sleep(WARM_UP_SECONDS)
+        await _outage(settings, daemon, rig, report, tell)
+        back = monotonic()
+        await _drain(daemon, rig, back, report)
+        tell(f"drained within {report.drain_seconds:.1f} s of the hub's return")
+        report.settled = await rig.settled()
+        report.verdict = rig.verdict()
+        report.sends_peak = rig.hub.sends_peak(since=back)
+        report.complaints = complaints(daemon.output)
     return report
 
 
-async def _until_all_talk(hub: HubProcess, fleet: KeepingFleet) -> None:
-    async with asyncio.timeout(CONNECT_SECONDS):
-        while fleet.connected < len(fleet.devices) or len(hub.records) < len(fleet.devices):  # noqa: ASYNC110
-            await asyncio.sleep(STEP_SECONDS)
-
-
 async def _outage(
-    settings: Settings,
-    daemon: DaemonProcess,
-    hub: HubProcess,
-    fleet: KeepingFleet,
-    report: Report,
-    tell: Callable[[str], None],
+    settings: Settings, daemon: DaemonProcess, rig: ProofRig, report: Report, tell: Callable[[str], None]
 ) -> None:
-    said, receipted = fleet.said, fleet.receipted
-    await hub.go_away(settings.seconds)
+    fleet, said, receipted = rig.fleet, rig.fleet.said, rig.fleet.receipted
+    await rig.hub.go_away(settings.seconds)
     ends = monotonic() + settings.seconds
     while (left := ends - monotonic()) > 0:
         await asyncio.sleep(min(left, LOOK_SECONDS))
@@ -159,19 +139,17 @@ async def _outage(
     report.receipted_while_away = fleet.receipted - receipted
 
 
-async def _drain(
-    daemon: DaemonProcess, hub: HubProcess, fleet: KeepingFleet, back: float, report: Report
-) -> None:
+async def _drain(daemon: DaemonProcess, rig: ProofRig, back: float, report: Report) -> None:
     """Until all is at the hub that was receipted when it came back; no longer than twice what the throttle asks for."""
     settings = report.settings
-    owed = {device.identity: tuple(device.record.receipted) for device in fleet.devices}
+    owed = {device.identity: tuple(device.record.receipted) for device in rig.fleet.devices}
     free = max(1.0, settings.sends_per_second - settings.rate * settings.devices)
     by = back + 30.0 + 2.0 * sum(len(numbers) for numbers in owed.values()) / free
     while monotonic() < by:
-        await hub.catch_up()
+        await rig.hub.catch_up()
         report.memory_peak = max(report.memory_peak, _mib(daemon))
         owed = {
-            name: tuple(number for number in numbers if number not in hub.first(name))
+            name: tuple(number for number in numbers if number not in rig.hub.first(name))
             for name, numbers in owed.items()
         }
         if not any(owed.values()):

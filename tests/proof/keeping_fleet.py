@@ -80,6 +80,10 @@ class KeepingDevice:
         return len(self._unreceipted)
 
     @property
+    def waits(self) -> bool:
+        return len(self._unreceipted) >= self._habit.window
+
+    @property
     def connected(self) -> bool:
         return self._wire is not None
 
@@ -233,6 +237,11 @@ class KeepingFleet:
     @property
     def connected(self) -> int:
         return sum(device.connected for device in self.devices)
+
+    @property
+    def all_wait(self) -> bool:
+        """True when nobody may say anything new before a receipt has come."""
+        return all(device.waits for device in self.devices)
 
     def stop_talking(self) -> None:
         for device in self.devices:

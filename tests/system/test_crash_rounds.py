@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.crash_rounds import Settings, complaints, plan, run
+from tests.proof.crash_rounds import Settings, plan, run
 from tests.proof.faulty_daemon import FAULTS, program
+from tests.proof.rig import complaints
 
 
 async def test_no_receipted_message_is_lost_when_the_daemon_is_killed_again_and_again(tmp_path: Path) -> None:
