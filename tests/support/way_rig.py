@@ -1,4 +1,4 @@
-"""Ways that a desk of the way back can be tested over: one hub and one device, both noted, both with switches."""
+"""What a desk of the way back can be tested over: one hub and one device, noted and with switches, and a store."""
 
 from __future__ import annotations
 
@@ -45,3 +45,30 @@ class RecordedWays:
 
     def reach(self, identity: Identity) -> Reach:
         return self.hub
+
+
+class MemoryTwinStore:
+    """A `TwinStore` that answers when told to, each call in its order."""
+
+    def __init__(self, kept: dict[Identity, bytes] | None = None) -> None:
+        self.kept = kept or {}
+        self.writes: list[Identity] = []
+        self.reads = 0
+        self._calls: list[Callable[[], None]] = []
+
+    def keep_twin(self, identity: Identity, document: bytes | None) -> None:
+        self.writes.append(identity)
+        if document is None:
+            self.kept.pop(identity, None)
+        else:
+            self.kept[identity] = document
+
+    def twin(self, identity: Identity, done: Callable[[bytes | None], None]) -> None:
+        self.reads += 1
+        kept = self.kept.get(identity)  # as it is now: a later write does not change an earlier read
+        self._calls.append(lambda: done(kept))
+
+    def answer(self) -> None:
+        """Let what was asked be answered."""
+        while self._calls:
+            self._calls.pop(0)()
