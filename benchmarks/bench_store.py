@@ -72,7 +72,7 @@ def report(group: int, messages: int, path: Path) -> None:
 
 def new(identity: Identity) -> NewMessage:
     topic = f"devices/{identity}/messages/events/%24.ct=application%2Fjson"
-    return NewMessage(Telemetry(identity, topic, bytes(256), 1), 1, 1.8e9, 1.9e9)
+    return NewMessage(Telemetry(identity, topic, bytes(256), 1), 1, 1.8e9, None)
 
 
 def spent(keeper: Keeper, batches: Sequence[Sequence[Command]]) -> tuple[float, float]:

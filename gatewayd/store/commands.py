@@ -1,9 +1,13 @@
-"""What the loop asks of the store's thread. Pure, one class a verb of `Store`."""
+"""What the loop asks of the store's thread. Pure, one class a verb of `Store`.
+
+Those that come once for each message are tuples: a frozen dataclass costs several times as much to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gatewayd.message import Identity
 from gatewayd.store.messages import Health, NewMessage, StoredMessage, WhenFull
@@ -14,8 +18,7 @@ KeepDone = Callable[[bool], None]
 TwinDone = Callable[[bytes | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     messages: Sequence[NewMessage]
     done: AppendDone
     size: int
@@ -29,16 +32,14 @@ class Refuse:
     health: Health
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     identity: Identity
     limit: int
     max_bytes: int
     done: LeaseDone
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     seqs: tuple[int, ...]
 
 

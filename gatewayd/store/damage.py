@@ -24,7 +24,6 @@ from pathlib import Path
 from gatewayd.errors import GatewaydError
 from gatewayd.message import Identity
 from gatewayd.store import outbox
-from gatewayd.store.retention import size_of
 from gatewayd.store.schema import PAGE_SIZE, open_database, open_to_read, wal_path
 
 KEPT_ASIDE = 3
@@ -39,11 +38,10 @@ class Damaged(GatewaydError):
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What came out of a damaged file. `lost` is None when nobody can count it."""
+    """Where a damaged file is now, and how many messages came out of it."""
 
     quarantined: Path
     messages: int
-    lost: int | None
 
 
 def is_damage(error: BaseException) -> bool:
@@ -76,7 +74,7 @@ def mend(path: Path, wall: float, *, next_seq: int = 1) -> Salvage:
     fresh = _fresh(path)
     _remove(fresh)
     _give_first_page(path)
-    messages, lost = _salvage(path, fresh, next_seq)
+    messages = _salvage(path, fresh, next_seq)
     aside = _name_aside(path, wall)
     path.rename(aside)
     for suffix in ("-wal", "-page1"):
@@ -86,7 +84,7 @@ def mend(path: Path, wall: float, *, next_seq: int = 1) -> Salvage:
     fresh.rename(path)
     _sync_directory(path)
     _prune(path)
-    return Salvage(aside, messages, lost)
+    return Salvage(aside, messages)
 
 
 def put_aside(path: Path) -> list[Path]:
@@ -95,25 +93,25 @@ def put_aside(path: Path) -> list[Path]:
     return sorted(name for name in names if not name.name.endswith(("-wal", "-shm", "-page1")))
 
 
-def _salvage(path: Path, fresh: Path, next_seq: int) -> tuple[int, int | None]:
-    """Messages copied, and messages lost."""
+def _salvage(path: Path, fresh: Path, next_seq: int) -> int:
+    """How many messages were copied."""
     target = open_database(fresh)
     source = open_to_read(path)
     try:
         source.text_factory = lambda text: text.decode("utf-8", "replace")
         source.execute("PRAGMA writable_schema = ON")  # a truncated file is read as far as it goes
-        copied: set[int] = set()
+        copied = 0
         highest = next_seq - 1
         rows = _readable(source)
         target.execute("BEGIN IMMEDIATE")
         for row in rows:
             if not _is_ours(row):
                 continue
-            if len(copied) % TRANSACTION_ROWS == TRANSACTION_ROWS - 1:
+            if copied % TRANSACTION_ROWS == TRANSACTION_ROWS - 1:
                 target.execute("COMMIT")
                 target.execute("BEGIN IMMEDIATE")
-            _copy(target, row)
-            copied.add(row[0])
+            target.execute(outbox.INSERT, row)
+            copied += 1
             highest = max(highest, row[0])
         _copy_keepsakes(source, target)
         with contextlib.suppress(sqlite3.DatabaseError, TypeError):
@@ -121,43 +119,33 @@ def _salvage(path: Path, fresh: Path, next_seq: int) -> tuple[int, int | None]:
         # Whatever was given out and cannot be read any more is jumped over.
         outbox.reserve(target, min(highest + outbox.SEQ_BLOCK, LAST_SEQ))
         target.execute("COMMIT")
-        lost = _count_lost(source, copied)
     finally:
         source.close()
         target.close()  # the last connection moves the WAL into the file
     _remove_logs(fresh)
-    return len(copied), lost
+    return copied
 
 
-def _copy(target: sqlite3.Connection, row: outbox.BodyRow) -> None:
-    seq, identity, priority, _, expires_at, _, _, topic, payload = row
-    target.execute(outbox.INSERT_BODY, row)
-    size = size_of(topic, payload, identity)
-    target.execute(outbox.INSERT_HEAD, (seq, identity, priority, size, expires_at))
-
-
-def _is_ours(row: outbox.BodyRow) -> bool:
+def _is_ours(row: outbox.Row) -> bool:
     """The row is whole, down to the types of its columns."""
     try:
-        seq, identity, priority, received_at, expires_at, flags, _, _, payload = row
-        numbers = isinstance(priority, int) and isinstance(flags, int) and isinstance(received_at, float)
+        seq, identity, priority, size, received_at, expires_at, flags, _, _, payload = row
+        numbers = all(isinstance(number, int) for number in (priority, size, flags))
+        times = isinstance(received_at, float) and isinstance(expires_at, float | None)
         Identity.parse(identity)
-        whole = isinstance(payload, bytes) and outbox.is_whole(row)
+        return (
+            numbers and times and 0 < seq <= LAST_SEQ and isinstance(payload, bytes) and outbox.is_whole(row)
+        )
     except (AttributeError, TypeError, UnicodeError, ValueError):
         return False
-    return whole and numbers and 0 < seq <= LAST_SEQ and isinstance(expires_at, float | None)
 
 
-def _readable(source: sqlite3.Connection) -> Iterator[outbox.BodyRow]:
+def _readable(source: sqlite3.Connection) -> Iterator[outbox.Row]:
     """Every row that can be reached, in order of seq, ascending and once."""
     last = 0
     while True:
         try:
-            for row in source.execute(
-                "SELECT seq, identity, priority, received_at, expires_at, flags, checksum, topic, payload"
-                " FROM body WHERE seq > ? ORDER BY seq",
-                (last,),
-            ):
+            for row in source.execute("SELECT * FROM message WHERE seq > ? ORDER BY seq", (last,)):
                 if row[0] <= last:
                     break  # a page that leads in a circle
                 last = row[0]
@@ -188,14 +176,14 @@ def _behind(source: sqlite3.Connection, last: int) -> int | None:
             working = middle
         else:
             failing = middle
-    row = source.execute("SELECT seq FROM body WHERE seq >= ? ORDER BY seq LIMIT 1", (working,)).fetchone()
+    row = source.execute("SELECT seq FROM message WHERE seq >= ? ORDER BY seq LIMIT 1", (working,)).fetchone()
     return int(row[0]) if row is not None and row[0] > last else None
 
 
 def _can_seek(source: sqlite3.Connection, seq: int) -> bool:
     """The first row from `seq` on can be read whole, or there is none."""
     try:
-        source.execute("SELECT * FROM body WHERE seq >= ? ORDER BY seq LIMIT 1", (seq,)).fetchone()
+        source.execute("SELECT * FROM message WHERE seq >= ? ORDER BY seq LIMIT 1", (seq,)).fetchone()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
@@ -213,15 +201,6 @@ def _copy_keepsakes(source: sqlite3.Connection, target: sqlite3.Connection) -> N
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-
-
-def _count_lost(source: sqlite3.Connection, copied: set[int]) -> int | None:
-    try:
-        return sum(seq not in copied for (seq,) in source.execute("SELECT seq FROM head"))
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        return None
 
 
 def _give_first_page(path: Path) -> None:

@@ -255,16 +255,18 @@ class Keeper:
         if not append.messages:
             wanted.kept[place] = range(0)
             return
-        victims = self._retention.admit(
-            self._backlog.size + wanted.rows.size,
-            append.size,
-            min(new.priority for new in append.messages),
-            self._backlog,
-            lambda victim: outbox.size_at(database, victim[2]),
-        )
-        if victims is None:
-            return
-        wanted.dropped += [(entry, DropReason.CAPACITY) for entry in victims]
+        stored = self._backlog.size + wanted.rows.size
+        if not self._retention.fits(stored + append.size):
+            victims = self._retention.make_room(
+                stored + append.size,
+                append.size,
+                min(new.priority for new in append.messages),
+                self._backlog,
+                lambda seq: outbox.size_at(database, seq),
+            )
+            if victims is None:
+                return
+            wanted.dropped += [(entry, DropReason.CAPACITY) for entry in victims]
         begin = len(wanted.rows.entries)
         alone = len(append.messages) == 1
         for new in append.messages:
@@ -449,7 +451,7 @@ class Keeper:
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
         self._wal_seen = 0
 
-    def _contents(self, salvage: damage.Salvage | None) -> Contents:
+    def _contents(self, salvage: damage.Salvage | None, lost: int | None = None) -> Contents:
         database = self._database
         assert database is not None
         return Contents(
@@ -457,7 +459,7 @@ class Keeper:
             keepsakes.subscriptions(database),
             salvage.quarantined if salvage else None,
             salvage.messages if salvage else 0,
-            salvage.lost if salvage else 0,
+            lost if salvage else 0,
         )
 
     def _disconnect(self) -> None:
@@ -477,8 +479,9 @@ class Keeper:
         try:
             if damaged:
                 salvage = damage.mend(self._path, self._wall(), next_seq=self._next_seq)
+                known = self._backlog.messages
                 self._load()
-                contents = self._contents(salvage)
+                contents = self._contents(salvage, known - self._backlog.messages)
             else:
                 contents = self._connect()
         except (sqlite3.Error, OSError, damage.Damaged, StoreUnusable) as error:

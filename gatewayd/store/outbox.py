@@ -22,38 +22,33 @@ SEQ_BLOCK = 1 << 20
 QOS_1 = 1
 RETAIN = 2
 
-INSERT_BODY = "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_HEAD = "INSERT INTO head VALUES (?, ?, ?, ?, ?)"
-COLUMNS = "seq, identity, priority, received_at, expires_at, flags, checksum, topic, payload"
-SELECT_BODY = f"SELECT {COLUMNS} FROM body WHERE seq = ?"  # noqa: S608 - constants
+INSERT = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SELECT = "SELECT * FROM message WHERE seq = ?"
 
-BodyRow = tuple[int, str, int, float, float | None, int, int, str, bytes]
-HeadRow = tuple[int, str, int, int, float | None]
+# seq, identity, priority, size, received_at, expires_at, flags, checksum, topic, payload
+Row = tuple[int, str, int, int, float, float | None, int, int, str, bytes]
 
 
 class Rows:
-    """Appends on their way into the file, as the two tables want them."""
+    """Appends on their way into the file."""
 
-    __slots__ = ("bodies", "entries", "heads", "size")
+    __slots__ = ("entries", "rows", "size")
 
     def __init__(self) -> None:
-        self.bodies: list[BodyRow] = []
-        self.heads: list[HeadRow] = []
+        self.rows: list[Row] = []
         self.entries: list[tuple[Entry, bool]] = []
         self.size = 0
 
     def add(self, seq: int, new: NewMessage, size: int) -> None:
         """One message; `size` as `measure` says."""
-        message = new.message
-        priority, expires_at = new.priority, new.expires_at
+        message, priority = new.message, new.priority
         topic, payload = message.topic, message.payload
         identity = str(message.identity)
         flags = (QOS_1 if message.qos else 0) | (RETAIN if message.retain else 0)
         checksum = checksum_of(identity, topic, payload)
-        self.bodies.append(
-            (seq, identity, priority, new.received_at, expires_at, flags, checksum, topic, payload)
+        self.rows.append(
+            (seq, identity, priority, size, new.received_at, new.expires_at, flags, checksum, topic, payload)
         )
-        self.heads.append((seq, identity, priority, size, expires_at))
         self.entries.append((Entry(seq, message.identity, priority, size), new.leased))
         self.size += size
 
@@ -68,39 +63,37 @@ def checksum_of(identity: str, topic: str, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(f"{identity}\n{topic}\n".encode()))
 
 
-def is_whole(row: BodyRow) -> bool:
+def is_whole(row: Row) -> bool:
     """The row is as it was written."""
-    return checksum_of(row[1], row[7], row[8]) == row[6]
+    return checksum_of(row[1], row[8], row[9]) == row[7]
 
 
-def message_of(row: BodyRow, identity: Identity) -> StoredMessage:
+def message_of(row: Row, identity: Identity) -> StoredMessage:
     """The message of a row."""
-    seq, _, priority, received_at, expires_at, flags, _, topic, payload = row
+    seq, _, priority, _, received_at, expires_at, flags, _, topic, payload = row
     telemetry = Telemetry(identity, topic, payload, 1 if flags & QOS_1 else 0, bool(flags & RETAIN))
     return StoredMessage(seq, telemetry, priority, received_at, expires_at)
 
 
 def insert(database: sqlite3.Connection, rows: Rows) -> None:
     """Store them."""
-    database.executemany(INSERT_BODY, rows.bodies)
-    database.executemany(INSERT_HEAD, rows.heads)
+    database.executemany(INSERT, rows.rows)
 
 
 def delete(database: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> None:
     """Delete everything between the ends of each range, ends included."""
-    database.executemany("DELETE FROM body WHERE seq BETWEEN ? AND ?", ranges)
-    database.executemany("DELETE FROM head WHERE seq BETWEEN ? AND ?", ranges)
+    database.executemany("DELETE FROM message WHERE seq BETWEEN ? AND ?", ranges)
 
 
-def read(database: sqlite3.Connection, seq: int) -> BodyRow | None:
+def read(database: sqlite3.Connection, seq: int) -> Row | None:
     """One message; None when it is not there."""
-    row: BodyRow | None = database.execute(SELECT_BODY, (seq,)).fetchone()
+    row: Row | None = database.execute(SELECT, (seq,)).fetchone()
     return row
 
 
 def size_at(database: sqlite3.Connection, seq: int) -> int:
     """What a stored message counts for; 0 when it is not there."""
-    row = database.execute("SELECT size FROM head WHERE seq = ?", (seq,)).fetchone()
+    row = database.execute("SELECT size FROM message WHERE seq = ?", (seq,)).fetchone()
     return int(row[0]) if row is not None else 0
 
 
@@ -108,7 +101,7 @@ def expired(database: sqlite3.Connection, wall: float, limit: int) -> Iterator[t
     """Seq, identity, priority and size of what is over, the longest first."""
     return iter(
         database.execute(
-            "SELECT seq, identity, priority, size FROM head WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
+            "SELECT seq, identity, priority, size FROM message WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
             (wall, limit),
         )
     )
@@ -119,7 +112,7 @@ def load(database: sqlite3.Connection, leased: frozenset[int], settled: SeqRange
     backlog = Backlog()
     identities: dict[str, Identity] = {}
     for seq, text, priority, size in database.execute(
-        "SELECT seq, identity, priority, size FROM head ORDER BY seq"
+        "SELECT seq, identity, priority, size FROM message ORDER BY seq"
     ):
         identity = identities.get(text)
         if identity is None:
@@ -132,7 +125,7 @@ def load(database: sqlite3.Connection, leased: frozenset[int], settled: SeqRange
 def next_seq(database: sqlite3.Connection) -> int:
     """The first seq that was never given out."""
     row = database.execute(
-        "SELECT max((SELECT value FROM note WHERE name = 'next_seq'), 1 + coalesce((SELECT max(seq) FROM body), 0))"
+        "SELECT max((SELECT value FROM note WHERE name = 'next_seq'), 1 + coalesce((SELECT max(seq) FROM message), 0))"
     ).fetchone()
     return int(row[0] or 1)
 

@@ -1,19 +1,19 @@
 """How much may be kept, and what happens at the bound. Pure.
 
-A message counts with what it takes on disk: topic, payload, its identity twice (it stands in two tables) and a fixed
-part. The bound is a latch: once an append was refused every later one is, until there is room for it and a little more.
-Otherwise a small message could be stored past the large one that came before it, and the state would flicker.
+A message counts with what it takes on disk: topic, payload, identity and a fixed part. The bound is a latch: once an
+append was refused every later one is, until there is room for it and a little more. Otherwise a small message could be
+stored past the large one that came before it, and the state would flicker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from gatewayd.message import Identity
 from gatewayd.store.backlog import Backlog, Entry
 from gatewayd.store.messages import WhenFull
 
-# Numbers, checksum and cell headers of both rows, and their share of page headers; a test compares it with a file.
+# Numbers, times, checksum, headers of row and page, and the row's place in the index of ends; a test compares it with
+# a file.
 FIXED_OVERHEAD = 64
 
 # The latch opens when this part of the bound is free.
@@ -25,7 +25,7 @@ def size_of(topic: str, payload: bytes, identity: str) -> int:
     # ASCII has as many bytes as characters, and is what topics are; to ask costs less than to encode.
     topic_size = len(topic) if topic.isascii() else len(topic.encode())
     name_size = len(identity) if identity.isascii() else len(identity.encode())
-    return topic_size + len(payload) + 2 * name_size + FIXED_OVERHEAD
+    return topic_size + len(payload) + name_size + FIXED_OVERHEAD
 
 
 class Retention:
@@ -55,39 +55,29 @@ class Retention:
         if size + room <= self.max_bytes or size == 0:
             self._refused = None
 
-    def admit(
-        self, size: int, adding: int, lowest_priority: int, backlog: Backlog, read: Callable[[Victim], int]
-    ) -> list[Entry] | None:
-        """What must go so that `adding` bytes fit upon `size`; None: they may not be stored.
+    def fits(self, total: int) -> bool:
+        """Nothing has to go for `total` bytes, and nobody was refused before."""
+        return self._refused is None and total <= self.max_bytes
 
-        `read` tells the size of a stored message. The victims are taken out of `backlog`.
+    def make_room(
+        self, total: int, adding: int, lowest_priority: int, backlog: Backlog, size_at: Callable[[int], int]
+    ) -> list[Entry] | None:
+        """What must go so that `total` bytes fit, `adding` of them new; None: the new ones may not be stored.
+
+        `size_at` tells the size of a stored message by its seq. The victims are taken out of `backlog`.
         """
         if self._refused is not None:
             return None
-        excess = size + adding - self.max_bytes
-        if excess <= 0:
-            return []
-        victims = (
-            [] if self.when_full is WhenFull.STOP else self._victims(excess, lowest_priority, backlog, read)
-        )
-        if sum(victim.size for victim in victims) < excess:
+        victims: list[Entry] = []
+        if self.when_full is not WhenFull.STOP and adding <= self.max_bytes:
+            up_to = lowest_priority if self.when_full is WhenFull.DROP_LOWEST_PRIORITY else None
+            candidates = backlog.oldest(up_to=up_to)
+            while total > self.max_bytes and (victim := next(candidates, None)) is not None:
+                identity, priority, seq = victim
+                victims.append(Entry(seq, identity, priority, size_at(seq)))
+                total -= victims[-1].size
+        if total > self.max_bytes:
             self._refused = adding
             return None
         backlog.remove(victims)
         return victims
-
-    def _victims(
-        self, excess: int, lowest_priority: int, backlog: Backlog, read: Callable[[Victim], int]
-    ) -> list[Entry]:
-        up_to = lowest_priority if self.when_full is WhenFull.DROP_LOWEST_PRIORITY else None
-        found: list[Entry] = []
-        candidates: Iterator[Victim] = backlog.oldest(up_to=up_to)
-        while excess > 0 and (victim := next(candidates, None)) is not None:
-            identity, priority, seq = victim
-            entry = Entry(seq, identity, priority, read(victim))
-            found.append(entry)
-            excess -= entry.size
-        return found
-
-
-Victim = tuple[Identity, int, int]  # identity, priority, seq

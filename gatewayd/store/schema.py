@@ -1,14 +1,14 @@
 """The outbox on disk: tables, versions, and the settings of every connection.
 
-    body  one row a message, complete in itself, so that what is left of a damaged file can be used without other tables
-    head  the little that must be known of each message at a start: a tenth of the bytes to read, and where to find what
-          expired. It has the same seq; the two are written and deleted together
-    subscription, twin    what is kept for a device beside its messages
-    note  the first seq that was never given out; seqs are reserved in blocks, so that it is written seldom
-    probe takes a write when we want to know whether the disk accepts one
+    message              one row a message, complete in itself: what is left of a damaged file needs no other table.
+                         What a start must know stands before topic and payload, which it then need not read
+    subscription, twin   what is kept for a device beside its messages
+    note                 the first seq that was never given out; seqs are reserved in blocks, so it is written seldom
+    probe                takes a write when we want to know whether the disk accepts one
 
 Messages lie in the order of their seq and no index names the device, so a commit of a hundred messages touches the last
-few pages and not a hundred. Who comes next for a device is kept in memory (`backlog`).
+few pages and not a hundred. Only what has an end is in an index, by its end, which ascends nearly too. Who comes next
+for a device is kept in memory (`backlog`).
 
 The version is SQLite's `user_version`. Each step of MIGRATIONS goes from its index to the next version, all of them in
 one transaction: a file is at a version or at the next, never between. A newer version is refused before anything is
@@ -35,10 +35,11 @@ WAL_BYTES = 4 * 1024 * 1024
 BUSY_SECONDS = 1.0
 
 VERSION_1 = """
-CREATE TABLE body (
+CREATE TABLE message (
     seq INTEGER PRIMARY KEY,
     identity TEXT NOT NULL,
     priority INTEGER NOT NULL,
+    size INTEGER NOT NULL,      -- what it counts for
     received_at REAL NOT NULL,
     expires_at REAL,
     flags INTEGER NOT NULL,     -- 1: QoS 1, 2: retain
@@ -46,20 +47,13 @@ CREATE TABLE body (
     topic TEXT NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
-CREATE TABLE head (
-    seq INTEGER PRIMARY KEY,
-    identity TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    expires_at REAL
-) STRICT;
 CREATE TABLE subscription (
     identity TEXT NOT NULL, filter TEXT NOT NULL, qos INTEGER NOT NULL, PRIMARY KEY (identity, filter)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE twin (identity TEXT NOT NULL PRIMARY KEY, document BLOB NOT NULL) STRICT;
 CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE probe (filler BLOB NOT NULL) STRICT;
-CREATE INDEX head_expiry ON head (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX message_expiry ON message (expires_at) WHERE expires_at IS NOT NULL;
 INSERT INTO note VALUES ('next_seq', 1);
 """
 
