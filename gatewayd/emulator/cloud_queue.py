@@ -14,6 +14,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from gatewayd.emulator.topics import DEVICEBOUND
+
 # "Maximum queue depth per device", "Maximum delivery count" by default, and the lock of a message (IoT Hub quotas and
 # throttling; Send cloud-to-device messages from an IoT hub, Microsoft).
 MAX_CLOUD_MESSAGES = 50
@@ -46,11 +48,11 @@ class Receipt(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloudMessage:
-    """A message to a device: the part of the topic below the identity, without the wildcard's slash, bag and body."""
+    """A message to a device: its place below the identity's resource, bag and body."""
 
     bag: str
     payload: bytes
-    place: str = "messages/devicebound"
+    place: str = DEVICEBOUND
     expires_at: float | None = None  # wall seconds
 
     def __post_init__(self) -> None:
@@ -110,11 +112,9 @@ class CloudQueue:
                 return Delivery(MessageState.INVISIBLE if locked else MessageState.ENQUEUED, entry.deliveries)
         return self._ends.get(number)
 
-    def purge(self) -> int:
-        """Let everything go that no device has; how many that were."""
-        return len(
-            self._leave([entry for entry in self._entries if entry.locked_until is None], MessageState.PURGED)
-        )
+    def purge(self) -> list[Entry]:
+        """Give and forget everything that no device has."""
+        return self._leave(self.enqueued(), MessageState.PURGED)
 
     # The device side
 

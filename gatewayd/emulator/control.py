@@ -35,8 +35,9 @@ from aiohttp import web
 from gatewayd.emulator.certificate import make_certificate
 from gatewayd.emulator.connect_throttle import OverRate
 from gatewayd.emulator.faults import FaultKind
-from gatewayd.emulator.hub import HubEmulator, NotOnline
+from gatewayd.emulator.hub import HubEmulator
 from gatewayd.emulator.registry import RegisteredIdentity, decode_key
+from gatewayd.emulator.service_side import NotOnline
 
 MAX_REQUEST_BYTES = 1024 * 1024
 DEFAULT_LIMIT = 1000
@@ -234,8 +235,8 @@ class _Routes:
     async def send_cloud_message(self, request: web.Request) -> web.Response:
         wanted: Json = await request.json()
         body = str(wanted.get("body", "")).encode()
-        queued = self._hub.send_to_device(wanted["identity"], body, str(wanted.get("bag", "")))
-        return web.json_response({"queued": queued})
+        number = self._hub.send_to_device(wanted["identity"], body, str(wanted.get("bag", "")))
+        return web.json_response({"queued": number > 0})
 
     async def desire(self, request: web.Request) -> web.Response:
         wanted: Json = await request.json()

@@ -38,6 +38,7 @@ class HubCode(IntEnum):
     UNAUTHORIZED = 401003  # IoTHubUnauthorized
     DEVICE_DISABLED = 403012
     CONNECTION_CLOSED = 404104  # DeviceConnectionClosedRemotely
+    LOCK_LOST = 412002
     TOO_LARGE = 413001
     THROTTLED = 429001
     INTERNAL = 500001
@@ -57,6 +58,7 @@ NAMES = {
     HubCode.UNAUTHORIZED: "IoTHubUnauthorized",
     HubCode.DEVICE_DISABLED: "DeviceDisabled",
     HubCode.CONNECTION_CLOSED: "DeviceConnectionClosedRemotely",
+    HubCode.LOCK_LOST: "DeviceMessageLockLost",
     HubCode.TOO_LARGE: "MessageTooLarge",
     HubCode.THROTTLED: "ThrottlingException",
     HubCode.INTERNAL: "ServerError",

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 MAX_ARMED = 256
 LONGEST_SECONDS = 3600.0
-MAX_VALUE_SECONDS = 600.0
+MAX_VALUE = 600.0
 
 
 class FaultKind(StrEnum):
@@ -28,6 +28,9 @@ class FaultKind(StrEnum):
     DROP_ON_PUBLISH = "drop_on_publish"  # the socket is closed without a packet when telemetry comes
     LOSE_SUBSCRIPTIONS = "lose_subscriptions"  # the stored session is gone: session-present 0
     LIE_SESSION_PRESENT = "lie_session_present"  # the stored session is gone, yet session-present 1
+    SUBACK_REFUSE = "suback_refuse"  # 0x80 for a filter that is otherwise good
+    TWIN_STATUS = "twin_status"  # twin requests are answered with status `value` and change nothing
+    TWIN_SILENCE = "twin_silence"  # twin requests are never answered
     INPUT_DELAY = "input_delay"  # what comes in, CONNECT included, is processed `value` seconds late
     OLD_FLOW_DELAY = "old_flow_delay"  # the same for connections that are already open, to their end
 
@@ -67,13 +70,15 @@ class FaultBoard:
         seconds: float = LONGEST_SECONDS,
         value: float = 0.0,
     ) -> Fault:
-        """Switch a fault on. `value` is the delay of the kinds that delay."""
+        """Switch a fault on. `value` is the delay in seconds of the kinds that delay, the status of TWIN_STATUS."""
         if not 0 < seconds <= LONGEST_SECONDS:
             raise ValueError(f"seconds={seconds}: allowed above 0, up to {LONGEST_SECONDS}")
         if count is not None and count < 1:
             raise ValueError(f"count={count}: at least 1")
-        if not 0 <= value <= MAX_VALUE_SECONDS:
-            raise ValueError(f"value={value}: allowed 0 to {MAX_VALUE_SECONDS}")
+        if not 0 <= value <= MAX_VALUE:
+            raise ValueError(f"value={value}: allowed 0 to {MAX_VALUE}")
+        if kind is FaultKind.TWIN_STATUS and not (400 <= value < 600 and value == int(value)):
+            raise ValueError(f"value={value}: a twin status is 400 to 599")
         if kind in NAMELESS_KINDS and identity is not None:
             raise ValueError(f"{kind} is for everyone: it is met before anybody has said who they are")
         self._expire(now)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 
 from gatewayd.clock import Clock, SystemClock
 from gatewayd.emulator.certificate import HubCertificate
@@ -28,27 +27,19 @@ from gatewayd.emulator.ledger import Ledger
 from gatewayd.emulator.listening import Listening
 from gatewayd.emulator.mqtt_face import MqttFace
 from gatewayd.emulator.rates import PerSecond
-from gatewayd.emulator.registry import Registry, resource_of
-from gatewayd.emulator.stored_session import CloudMessage
+from gatewayd.emulator.registry import Registry
+from gatewayd.emulator.send_throttle import SendThrottle
+from gatewayd.emulator.service_side import ServiceSide
 from gatewayd.emulator.summary import HubSummary, summarize
-from gatewayd.emulator.twin import Section
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 from gatewayd.transport.stream import Stream, StreamOwner
 
 # Longer than a stream waits for its peer's end (StreamLimits.linger): what is left then is held by a fault switch.
 STOP_SECONDS = 3.0
 
-MAX_METHOD_CALLS = 1024
-METHODS = "$iothub/methods/POST/#"
-DESIRED = "$iothub/twin/PATCH/properties/desired/#"
 
-
-class NotOnline(Exception):
-    """404103: the device is not connected, or has not subscribed to what was asked of it."""
-
-
-class HubEmulator:
-    """A hub. `faults`, `events`, `ledger`, `registry`, `settings` and `throttle` may be used while it runs."""
+class HubEmulator(ServiceSide):
+    """A hub. `faults`, `events`, `ledger`, `registry`, `settings` and the throttles may be used while it runs."""
 
     def __init__(
         self,
@@ -66,8 +57,7 @@ class HubEmulator:
         self.certificate = certificate
         self._tls13 = tls13
         self._started_at = self.clock.monotonic()
-        self._request_ids = itertools.count(1)
-        self.state = HubState(
+        state = HubState(
             settings=settings,
             registry=registry,
             clock=self.clock,
@@ -79,6 +69,7 @@ class HubEmulator:
             counts=ConnectCounts(self._started_at),
             sends=PerSecond(self._started_at),
         )
+        super().__init__(state)
         self._listening = Listening(self._meet, self._admit, self._handshake_failed)
 
     # Its parts
@@ -106,6 +97,10 @@ class HubEmulator:
     @property
     def throttle(self) -> ConnectThrottle:
         return self.state.throttle
+
+    @property
+    def send_throttle(self) -> SendThrottle:
+        return self.state.send_throttle
 
     @property
     def address(self) -> tuple[str, int]:
@@ -158,11 +153,18 @@ class HubEmulator:
             connection.end(HubCode.CONNECTION_CLOSED, "dropped", "The connection was dropped", "fault")
         return len(connections)
 
-    async def restart(self, seconds: float = 0.0) -> int:
-        """Close every connection as an upgrade does, and refuse TCP for `seconds`. Stored sessions survive."""
+    async def restart(self, seconds: float = 0.0, *, lose_sessions: bool = False) -> int:
+        """Close every connection as an upgrade does, and refuse TCP for `seconds`.
+
+        Stored sessions survive unless `lose_sessions`; the queues of cloud messages do in any case.
+        """
         if seconds > 0:
             await self._listening.be_away(seconds)
-        return self._end_all("restart", "The hub has moved")
+        ended = self._end_all("restart", "The hub has moved")
+        if lose_sessions:
+            for session in self.state.sessions.values():
+                session.lose()
+        return ended
 
     async def blackhole(self, seconds: float) -> None:
         """Accept TCP and never answer, for so long. Open connections stay."""
@@ -181,44 +183,6 @@ class HubEmulator:
         """Let the hub's clock be ahead of ours by so much."""
         self.settings.clock_offset = seconds
         self._plan_expiries()
-
-    # What the service side may ask of a device
-
-    def send_to_device(self, identity: str, payload: bytes, bag: str = "") -> bool:
-        """Queue a cloud message; False when its queue is full."""
-        if not self.state.session(identity).enqueue(CloudMessage(bag, payload)):
-            return False
-        connection = self.state.open.get(identity)
-        if connection is not None:
-            connection.send_cloud_messages()
-        return True
-
-    def desire(self, identity: str, patch: Section) -> bool:
-        """Change desired properties; says whether the device was told."""
-        twin = self.state.twin(identity)
-        body = twin.desire(patch)
-        topic = f"$iothub/twin/PATCH/properties/desired/?$version={twin.desired_version}"
-        connection = self.state.open.get(identity)
-        return connection is not None and connection.publish(DESIRED, topic, body)
-
-    async def call_method(
-        self, identity: str, method: str, payload: bytes = b"null", *, within: float = 30.0
-    ) -> tuple[int, bytes]:
-        """Status and body of the device's answer. NotOnline without a subscriber, TimeoutError without an answer."""
-        connection = self.state.open.get(identity)
-        calls = self.state.method_calls
-        if len(calls) >= MAX_METHOD_CALLS:
-            raise ValueError(f"{MAX_METHOD_CALLS} method calls at once is the bound")
-        rid = f"{next(self._request_ids):x}"
-        calls[rid] = asyncio.get_running_loop().create_future()
-        try:
-            topic = f"$iothub/methods/POST/{method}/?$rid={rid}"
-            if connection is None or not connection.publish(METHODS, topic, payload):
-                raise NotOnline(f"{resource_of(identity)} is not online")
-            async with asyncio.timeout(within):
-                return await calls[rid]
-        finally:
-            del calls[rid]
 
     # The account
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gatewayd.clock import Clock
+from gatewayd.emulator.cloud_queue import LOCK_SECONDS
 from gatewayd.emulator.connect_counts import ConnectCounts
 from gatewayd.emulator.connect_throttle import ConnectThrottle
 from gatewayd.emulator.event_log import EventLog, HubCode, HubEvent, Operation
@@ -17,6 +18,7 @@ from gatewayd.emulator.registry import Registry
 from gatewayd.emulator.send_throttle import SendThrottle
 from gatewayd.emulator.stored_session import StoredSession
 from gatewayd.emulator.twin import Twin
+from gatewayd.emulator.watch import Watch
 from gatewayd.protocol.mqtt.limits import Limits
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 
@@ -30,7 +32,8 @@ class HubSettings:
 
     `skew_seconds` is how long after its expiry a token still opens a new connection (the service: 5 minutes),
     `grace_seconds` how long it is left on an open one (the service: 5 to 10 minutes). `clock_offset` is what the hub's
-    clock is ahead of ours.
+    clock is ahead of ours. `lock_seconds` is how long a device has a cloud message to itself. Without `keep_packet_ids`
+    what a kept session had in flight comes again as new messages, as from a hub whose front end has changed.
     """
 
     hostname: str
@@ -38,6 +41,8 @@ class HubSettings:
     grace_seconds: float = 600.0
     clock_offset: float = 0.0
     close_on_foreign_filter: bool = False
+    lock_seconds: float = LOCK_SECONDS
+    keep_packet_ids: bool = True
 
 
 class DeviceConnection(Protocol):
@@ -70,7 +75,9 @@ class HubState:
     open: dict[str, DeviceConnection] = field(default_factory=dict)  # accepted, by identity
     all: set[DeviceConnection] = field(default_factory=set)  # from the TLS handshake to the end of the stream
     empty: Event = field(default_factory=Event)  # set whenever the last of `all` has gone
-    method_calls: dict[str, Future[tuple[int, bytes]]] = field(default_factory=dict)  # by request id
+    # By request id: who was called, and its answer.
+    method_calls: dict[str, tuple[str, Future[tuple[int, bytes]]]] = field(default_factory=dict)
+    reached: Watch[str] = field(default_factory=Watch)  # told who has connected or subscribed
     connections: int = 0  # TLS connections so far; each has its number
     without_connect: int = 0  # those that ended before a CONNECT was read
     handshakes_failed: int = 0

@@ -1,4 +1,4 @@
-"""One device connection at the hub: judges CONNECT, takes telemetry, delivers, and says in the log how it ended.
+"""One device connection at the hub: judges CONNECT, lets `DeviceTraffic` carry it, and says in the log how it ended.
 
 The core (`protocol.mqtt.server`) reads packets and keeps MQTT's rules; here are the hub's. MQTT 3.1.1 gives a server no
 words: whatever the hub objects to after CONNACK, it closes the socket without a packet. The reason is in the log alone.
@@ -9,17 +9,17 @@ and nothing went wrong before it; every other end is unplanned and has a code.
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 
 from gatewayd.emulator.connect_check import ConnectAllowed, ConnectRefused, check_connect
 from gatewayd.emulator.connect_throttle import OverRate
+from gatewayd.emulator.device_traffic import DeviceTraffic
 from gatewayd.emulator.event_log import HubCode, Operation
 from gatewayd.emulator.faults import FaultKind
-from gatewayd.emulator.hub_state import MAX_MESSAGE_BYTES, HubState
+from gatewayd.emulator.hub_state import HubState
 from gatewayd.emulator.late_flow import LateFlow
 from gatewayd.emulator.sas_check import RENEW_TEXT, AuthCause
-from gatewayd.emulator.topics import MAX_SUBSCRIPTIONS, IdentityTopics, TopicKind, add_property, request_id
+from gatewayd.emulator.topics import IdentityTopics, TopicKind
 from gatewayd.protocol.mqtt.events import (
     Closed,
     ConnectReceived,
@@ -30,7 +30,7 @@ from gatewayd.protocol.mqtt.events import (
     UnsubscribeReceived,
 )
 from gatewayd.protocol.mqtt.faults import CloseCause, ConnackCode
-from gatewayd.protocol.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, Publish, Subscribe, Unsubscribe
+from gatewayd.protocol.mqtt.packets import Connect
 from gatewayd.protocol.mqtt.server import ServerConnection
 from gatewayd.transport.conversation import Conversation
 from gatewayd.transport.deadline_wheel import Deadline
@@ -40,8 +40,6 @@ NO_CONNACK_SECONDS = 120.0
 
 # The wheel keeps what is filed until its time; so nothing is filed further ahead than this, and looked at again then.
 EXPIRY_LOOK_SECONDS = 60.0
-
-TWIN_REPLIES = "$iothub/twin/res/#"
 
 # What the core's verdict on a device is called in the hub's log; what is not here is a protocol error.
 _CODES = {
@@ -70,11 +68,8 @@ class MqttFace:
         "_core",
         "_deadline",
         "_hub",
-        "_late_receipts",
-        "_outstanding",
         "_phase",
-        "_receipt_deadline",
-        "_topics",
+        "_traffic",
         "number",
         "owner",
     )
@@ -92,10 +87,7 @@ class MqttFace:
         self._connect: Connect | None = None
         self._connect_read_at = 0.0
         self._allowed: ConnectAllowed | None = None
-        self._topics: IdentityTopics | None = None
-        self._outstanding: deque[int] = deque()  # ids of our QoS 1 publishes, in the order PUBACKs must have
-        self._late_receipts: deque[tuple[float, int]] | None = None
-        self._receipt_deadline: Deadline | None = None
+        self._traffic: DeviceTraffic | None = None
         hub.all.add(self)
 
     @property
@@ -121,44 +113,37 @@ class MqttFace:
 
     def publish(self, topic_filter: str, topic: str, payload: bytes) -> bool:
         """QoS 0 to the device, if it has subscribed to `topic_filter`."""
-        if self._phase is not _Phase.OPEN or topic_filter not in self._hub.session(self.name).subscriptions:
-            return False
-        self._core.publish(topic, payload, 0)
-        self._conversation.flush()
-        return True
+        return (
+            self._phase is _Phase.OPEN
+            and self._traffic is not None
+            and self._traffic.send(topic_filter, topic, payload)
+        )
 
     def send_cloud_messages(self) -> None:
         """Deliver what waits for the device and is not under way yet."""
-        if self._phase is not _Phase.OPEN or self._topics is None:
-            return
-        session = self._hub.session(self.name)
-        qos = session.subscriptions.get(f"{self._topics.commands}#")
-        if qos is None:
-            return
-        for message in list(session.cloud_messages)[len(self._outstanding) :]:
-            packet_id = self._core.publish(self._topics.commands + message.bag, message.payload, qos)
-            if qos:
-                self._outstanding.append(packet_id)
-            else:
-                session.cloud_messages.popleft()
-        self._conversation.flush()
+        if self._phase is _Phase.OPEN and self._traffic is not None:
+            self._traffic.cloud.offer()
+            self._conversation.flush()
 
     # What the device says
 
     def _on_event(self, event: ServerEvent) -> None:
+        traffic = self._traffic
         match event:
-            case PublishReceived(publish):
-                self._take_publish(publish, joins=event.joins)
-            case PublishAcknowledged(packet_id):
-                self._take_receipt(packet_id)
-            case SubscribeReceived(subscribe):
-                self._subscribe(subscribe)
-            case UnsubscribeReceived(unsubscribe):
-                self._unsubscribe(unsubscribe)
+            case PublishReceived(publish) if traffic is not None:
+                traffic.publish(publish, joins=event.joins)
+            case PublishAcknowledged(packet_id) if traffic is not None:
+                traffic.acknowledged(packet_id)
+            case SubscribeReceived(subscribe) if traffic is not None:
+                traffic.subscribe(subscribe)
+            case UnsubscribeReceived(unsubscribe) if traffic is not None:
+                traffic.unsubscribe(unsubscribe)
             case ConnectReceived(connect):
                 self._take_connect(connect)
-            case Closed():
-                raise AssertionError("the closing event comes by _on_closed")
+            case _:
+                raise AssertionError(
+                    "the closing event comes by _on_closed, all others after CONNECT was accepted"
+                )
 
     def _on_closed(self, closed: Closed) -> None:
         phase = self._phase
@@ -179,8 +164,6 @@ class MqttFace:
             )
         self._phase = _Phase.OVER
         self._hub.wheel.set(self._deadline, None)
-        if self._receipt_deadline is not None:
-            self._hub.wheel.set(self._receipt_deadline, None)
 
     def _cause(self, closed: Closed) -> str:
         if closed.cause is not CloseCause.EOF:
@@ -251,17 +234,23 @@ class MqttFace:
             )
         lies = hub.take_fault(FaultKind.LIE_SESSION_PRESENT, self.name) is not None
         lost = hub.take_fault(FaultKind.LOSE_SUBSCRIPTIONS, self.name) is not None
-        present = hub.session(self.name).open(clean=connect.clean_session, lost=lost or lies)
+        stored = hub.session(self.name)
+        fresh_ids = not hub.settings.keep_packet_ids
+        present = stored.open(clean=connect.clean_session, lost=lost or lies, fresh_ids=fresh_ids)
+        stored.sweep(hub.now(), hub.wall())
         self._allowed = allowed
-        self._topics = IdentityTopics.of(self.name)
+        self._traffic = DeviceTraffic(
+            hub, self._core, self._conversation, IdentityTopics.of(self.name), self.end, self.number
+        )
         self._phase = _Phase.OPEN
         hub.open[self.name] = self
         hub.counts.accepted(self.name, self._connect_read_at)
-        self._core.accept(hub.now(), present or (lies and not connect.clean_session))
+        self._core.accept(hub.now(), present or (lies and not connect.clean_session), stored.mqtt)
         self._log(Operation.CONNECT)
         self.plan_expiry()
-        self.send_cloud_messages()
+        self._traffic.cloud.resumed()
         self._conversation.flush()
+        hub.reached.tell(self.name)
 
     def _refuse(self, code: ConnackCode) -> None:
         self._phase = _Phase.OVER
@@ -270,121 +259,6 @@ class MqttFace:
 
     def _is_own_telemetry(self, topic: str) -> bool:
         return IdentityTopics.of(self.name).kind(topic) is TopicKind.TELEMETRY
-
-    # Packets of an open connection
-
-    def _take_publish(self, publish: Publish, *, joins: bool) -> None:
-        hub = self._hub
-        assert self._topics is not None
-        if hub.take_fault(FaultKind.DROP_ON_PUBLISH, self.name) is not None:
-            self.end(HubCode.CONNECTION_CLOSED, "dropped", "The connection was dropped", "fault")
-            return
-        kind = self._topics.kind(publish.topic)
-        if kind is TopicKind.FOREIGN:
-            self.end(HubCode.ARGUMENT_INVALID, "foreign_topic", "The topic is not one of this device")
-            return
-        if kind is TopicKind.TELEMETRY:
-            bag = self._topics.bag(publish.topic)
-            if len(bag.encode()) + len(publish.payload) > MAX_MESSAGE_BYTES:
-                self.end(HubCode.TOO_LARGE, "message_too_large", "The message is over 256 KB")
-                return
-            if publish.retain:
-                bag = add_property(bag, "mqtt-retain=true")
-            self._store(bag, publish.payload, publish.qos, dup=publish.dup)
-        else:
-            self._answer(kind, publish)
-        if publish.qos and not joins:
-            self._receipt(publish.packet_id)
-
-    def _answer(self, kind: TopicKind, publish: Publish) -> None:
-        rid = request_id(publish.topic)
-        twin = self._hub.twin(self.name)
-        if kind is TopicKind.TWIN_GET:
-            self.publish(TWIN_REPLIES, f"$iothub/twin/res/200/?$rid={rid}", twin.read())
-        elif kind is TopicKind.TWIN_PATCH:
-            status = twin.report(publish.payload)
-            version = f"&$version={twin.reported_version}" if status == 204 else ""
-            self.publish(TWIN_REPLIES, f"$iothub/twin/res/{status}/?$rid={rid}{version}", b"")
-        else:
-            call = self._hub.method_calls.get(rid)
-            status_text = publish.topic.removeprefix("$iothub/methods/res/").partition("/")[0]
-            if call is not None and not call.done() and status_text.isdecimal():
-                call.set_result((int(status_text), publish.payload))
-
-    def _store(self, bag: str, payload: bytes, qos: int, *, dup: bool) -> None:
-        hub = self._hub
-        hub.ledger.add(
-            self.name,
-            bag,
-            payload,
-            qos=qos,
-            dup=dup,
-            connection=self.number,
-            wall=hub.wall(),
-            monotonic=hub.now(),
-        )
-
-    def _receipt(self, packet_id: int) -> None:
-        hub = self._hub
-        # The core keeps PUBACKs in order, so those behind a dropped one stay away too.
-        if hub.take_fault(FaultKind.PUBACK_DROP, self.name) is None:
-            delay = hub.take_fault(FaultKind.PUBACK_DELAY, self.name)
-            if delay is None:
-                self._core.acknowledge(packet_id)
-            else:
-                self._receipt_later(packet_id, delay)
-        if self._core.is_parked:
-            self._conversation.suspend()
-
-    def _receipt_later(self, packet_id: int, delay: float) -> None:
-        if self._late_receipts is None or self._receipt_deadline is None:
-            self._late_receipts = deque()
-            self._receipt_deadline = Deadline(self._receipts_due)
-        self._late_receipts.append((self._hub.now() + delay, packet_id))
-        self._hub.wheel.set(self._receipt_deadline, self._late_receipts[0][0])
-
-    def _receipts_due(self, now: float) -> None:
-        late = self._late_receipts
-        assert late is not None
-        assert self._receipt_deadline is not None
-        while late and late[0][0] <= now:
-            self._core.acknowledge(late.popleft()[1])
-        self._hub.wheel.set(self._receipt_deadline, late[0][0] if late else None)
-        if not self._core.is_parked:
-            self._conversation.resume()
-        self._conversation.flush()
-
-    def _take_receipt(self, packet_id: int) -> None:
-        if not self._outstanding or self._outstanding[0] != packet_id:
-            self.end(
-                HubCode.INVALID_PUBACK_ORDER, "puback_order", "PUBACKs must come in the order of messages"
-            )
-            return
-        self._outstanding.popleft()
-        self._hub.session(self.name).cloud_messages.popleft()
-
-    def _subscribe(self, subscribe: Subscribe) -> None:
-        assert self._topics is not None
-        subscriptions = self._hub.session(self.name).subscriptions
-        codes = []
-        for topic_filter, qos in subscribe.filters:
-            room = topic_filter in subscriptions or len(subscriptions) < MAX_SUBSCRIPTIONS
-            if topic_filter in self._topics.filters and room:
-                subscriptions[topic_filter] = min(qos, 1)
-                codes.append(min(qos, 1))
-            elif self._hub.settings.close_on_foreign_filter:
-                self.end(HubCode.ARGUMENT_INVALID, "foreign_filter", "The filter is not one of the service")
-                return
-            else:
-                self._log(Operation.OPERATION, HubCode.ARGUMENT_INVALID, "foreign_filter")
-                codes.append(SUBSCRIPTION_REFUSED)
-        self._core.grant(subscribe.packet_id, tuple(codes))
-        self.send_cloud_messages()
-
-    def _unsubscribe(self, unsubscribe: Unsubscribe) -> None:
-        for topic_filter in unsubscribe.filters:
-            self._hub.session(self.name).subscriptions.pop(topic_filter, None)
-        self._core.confirm_unsubscribe(unsubscribe.packet_id)
 
     # Time
 
@@ -430,14 +304,9 @@ class MqttFace:
             hub.counts.planned_end(self.name, hub.now())
         else:
             hub.counts.unplanned_end(self.name)
-            self._deliver_will()
+        if self._traffic is not None:
+            self._traffic.closed(None if planned or self._connect is None else self._connect.will)
         self._log(Operation.DISCONNECT, code, cause, text, detail, planned=planned)
-
-    def _deliver_will(self) -> None:
-        will = self._connect.will if self._connect else None
-        if will is not None and self._topics is not None:
-            bag = add_property(self._topics.bag(will.topic), "iothub-MessageType=Will")
-            self._store(bag, will.payload, will.qos, dup=False)
 
     def _gone(self) -> None:
         self._hub.forget(self)

@@ -1,29 +1,16 @@
-"""What the hub keeps for an identity between connections: subscriptions and its queue of cloud messages. Pure.
+"""What the hub keeps for an identity between connections: subscriptions, what is unacknowledged, its queue. Pure.
 
-With CleanSession 0 both outlive the connection, with CleanSession 1 the subscriptions do not. The queue holds 50
-messages as the service's does; a message leaves it when the device has acknowledged it (PUBACK is "complete").
+With CleanSession 0 subscriptions and the MQTT session outlive the connection: what the device was sent with QoS 1 and
+did not acknowledge comes again with the same packet id and DUP. With CleanSession 1, and when the hub has lost the
+session, they do not. The queue belongs to the service and outlives both.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
-# "Maximum queue depth per device" of cloud-to-device messages (IoT Hub quotas and throttling, Microsoft).
-MAX_CLOUD_MESSAGES = 50
-MAX_CLOUD_MESSAGE_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class CloudMessage:
-    """A message to a device: property bag, already encoded, and body."""
-
-    bag: str
-    payload: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.bag) + len(self.payload) > MAX_CLOUD_MESSAGE_BYTES:
-            raise ValueError(f"a cloud message has at most {MAX_CLOUD_MESSAGE_BYTES} bytes")
+from gatewayd.emulator.cloud_queue import CloudQueue, Entry
+from gatewayd.protocol.mqtt.session import Session
 
 
 @dataclass(slots=True)
@@ -32,19 +19,44 @@ class StoredSession:
 
     kept: bool = False  # a CleanSession 0 connection made it: the next one finds session-present
     subscriptions: dict[str, int] = field(default_factory=dict)  # filter -> granted QoS
-    cloud_messages: deque[CloudMessage] = field(default_factory=deque)
+    queue: CloudQueue = field(default_factory=CloudQueue)
+    mqtt: Session = field(default_factory=Session)
 
-    def open(self, *, clean: bool, lost: bool) -> bool:
-        """A connection is accepted; says session-present. `lost` forgets what was stored (a fault)."""
+    def open(self, *, clean: bool, lost: bool, fresh_ids: bool = False) -> bool:
+        """A connection is accepted; says session-present.
+
+        `lost` forgets what was stored (a fault); `fresh_ids` forgets which messages went under which packet id.
+        """
         present = self.kept and not clean and not lost
         if not present:
             self.subscriptions.clear()
+        if not present or fresh_ids:
+            self.mqtt = Session()
+            self.queue.unlock(forget=True)
         self.kept = not clean
         return present
 
-    def enqueue(self, message: CloudMessage) -> bool:
-        """False when the queue is full, as the service answers 403004."""
-        if len(self.cloud_messages) >= MAX_CLOUD_MESSAGES:
-            return False
-        self.cloud_messages.append(message)
-        return True
+    def closed(self) -> None:
+        """The connection is over: what the device has not acknowledged is the hub's again."""
+        self.queue.unlock(forget=False)
+
+    def lose(self) -> None:
+        """Forget the session, as a hub that comes back somewhere else may."""
+        self.kept = False
+        self.subscriptions.clear()
+
+    def sweep(self, now: float, wall: float) -> None:
+        """Let go of cloud messages whose time or deliveries are used up."""
+        for entry in self.queue.sweep(now, wall):
+            self._forget(entry)
+
+    def purge(self) -> int:
+        """Let go of every cloud message that no device has; how many that were."""
+        purged = self.queue.purge()
+        for entry in purged:
+            self._forget(entry)
+        return len(purged)
+
+    def _forget(self, entry: Entry) -> None:
+        if entry.packet_id:
+            self.mqtt.settle(entry.packet_id)

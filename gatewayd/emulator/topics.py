@@ -6,14 +6,23 @@ other filter is answered 0x80. Knows names only, no connections.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import unquote
 
 from gatewayd.emulator.registry import resource_of
 
+METHODS = "$iothub/methods/POST/#"
+TWIN_REPLIES = "$iothub/twin/res/#"
+DESIRED = "$iothub/twin/PATCH/properties/desired/#"
+
 # More than the documented filters cannot be held: devicebound, methods, twin replies, desired changes, module inputs.
 MAX_SUBSCRIPTIONS = 5
+
+
+# The place of a device's cloud messages below its resource.
+DEVICEBOUND = "messages/devicebound"
 
 
 class TopicKind(Enum):
@@ -30,16 +39,26 @@ class TopicKind(Enum):
 class IdentityTopics:
     """The topics of one identity."""
 
-    events: str
-    commands: str
+    name: str
+    base: str
     filters: frozenset[str]
 
     @classmethod
     def of(cls, name: str) -> IdentityTopics:
         base = resource_of(name)
-        commands = f"{base}/messages/devicebound/"
-        own = {f"{base}/#", f"{base}/inputs/#"} if "/" in name else {f"{commands}#"}
-        return cls(f"{base}/messages/events/", commands, frozenset(own) | _SHARED_FILTERS)
+        own = {f"{base}/#", f"{base}/inputs/#"} if "/" in name else {f"{base}/{DEVICEBOUND}/#"}
+        return cls(name, base, frozenset(own) | _SHARED_FILTERS)
+
+    @property
+    def events(self) -> str:
+        return f"{self.base}/messages/events/"
+
+    def granted(self, subscriptions: Mapping[str, int], place: str) -> int | None:
+        """The QoS with which a message below `place` goes to whoever subscribed so; None: nobody did."""
+        filters = {f"{self.base}/#", f"{self.base}/{place.partition('/')[0]}/#", f"{self.base}/{place}/#"}
+        return max(
+            (qos for topic_filter, qos in subscriptions.items() if topic_filter in filters), default=None
+        )
 
     def kind(self, topic: str) -> TopicKind:
         if topic.startswith(self.events) or topic == self.events[:-1]:
@@ -54,9 +73,7 @@ class IdentityTopics:
         return topic[len(self.events) :]
 
 
-_SHARED_FILTERS = frozenset(
-    {"$iothub/methods/POST/#", "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"}
-)
+_SHARED_FILTERS = frozenset({METHODS, TWIN_REPLIES, DESIRED})
 _SHARED_TOPICS = (
     ("$iothub/twin/GET/?$rid=", TopicKind.TWIN_GET),
     ("$iothub/twin/PATCH/properties/reported/?$rid=", TopicKind.TWIN_PATCH),

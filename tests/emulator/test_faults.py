@@ -71,3 +71,9 @@ def test_the_number_of_armed_faults_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="bound"):
         board.arm(FaultKind.CONNACK_3, now=0.5)
     board.arm(FaultKind.CONNACK_3, now=1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 399.0, 600.0, 429.5])
+def test_a_twin_status_is_an_error_s(value: float) -> None:
+    with pytest.raises(ValueError, match="twin status"):
+        FaultBoard().arm(FaultKind.TWIN_STATUS, now=0.0, value=value)

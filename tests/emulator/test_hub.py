@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 
 import pytest
 
@@ -12,7 +11,6 @@ from gatewayd.emulator.certificate import make_certificate
 from gatewayd.emulator.connect_throttle import OverRate
 from gatewayd.emulator.event_log import HubCode, HubEvent, Operation
 from gatewayd.emulator.faults import FaultKind
-from gatewayd.emulator.hub import NotOnline
 from gatewayd.emulator.mqtt_face import NO_CONNACK_SECONDS
 from tests.support.emulated_hub import DeskHub, desk_certificate, emulated_hub
 from tests.support.raw_device import PUBACK, Gone, RawDevice, connect_bytes, publish_bytes
@@ -200,6 +198,20 @@ async def test_a_restart_closes_every_connection_and_keeps_the_sessions() -> Non
         await device.disconnect()
 
 
+async def test_a_restart_may_lose_the_sessions_but_not_the_queues() -> None:
+    async with emulated_hub("a") as desk:
+        device = await RawDevice.connect(desk, "a")
+        await device.subscribe("devices/a/messages/devicebound/#")
+        desk.hub.send_to_device("a", b"x")
+        await desk.hub.restart(lose_sessions=True)
+        await device.ended()
+        device = await RawDevice.connect(desk, "a")
+        assert not device.session_present
+        assert desk.hub.state.session("a").subscriptions == {}
+        assert desk.hub.queued("a") == 1
+        await device.disconnect()
+
+
 async def test_a_restart_may_take_time_and_the_hub_comes_back_on_the_same_address() -> None:
     async with emulated_hub("dev-01") as desk:
         address = desk.hub.address
@@ -328,43 +340,6 @@ async def test_stopping_closes_everything_and_says_so() -> None:
     event = desk.hub.events.since()[-1]
     assert (event.code, event.cause, event.planned) == (HubCode.HUB_MOVED, "hub_stopped", False)
     assert desk.hub.state.all == set()
-
-
-# The service side
-
-
-async def test_a_method_is_called_and_answered() -> None:
-    async with emulated_hub("dev-01") as desk:
-        device = await RawDevice.connect(desk, "dev-01")
-        await device.subscribe("$iothub/methods/POST/#", qos=0)
-        calling = asyncio.ensure_future(desk.hub.call_method("dev-01", "reboot", b'{"in":5}'))
-        call = await device.read()
-        path, _, rid = call.topic.partition("/?$rid=")
-        assert (path, call.payload) == ("$iothub/methods/POST/reboot", b'{"in":5}')
-        device.send(publish_bytes(f"$iothub/methods/res/202/?$rid={rid}", b"{}", qos=0))
-        assert await calling == (202, b"{}")
-        await device.disconnect()
-
-
-async def test_a_method_for_an_absent_or_deaf_device_is_not_online_and_a_silent_one_times_out() -> None:
-    async with emulated_hub("dev-01") as desk:
-        with pytest.raises(NotOnline):
-            await desk.hub.call_method("dev-01", "reboot")
-        device = await RawDevice.connect(desk, "dev-01")
-        with pytest.raises(NotOnline):
-            await desk.hub.call_method("dev-01", "reboot")
-        await device.subscribe("$iothub/methods/POST/#", qos=0)
-        with pytest.raises(TimeoutError):
-            await desk.hub.call_method("dev-01", "reboot", within=0.05)
-        assert desk.hub.state.method_calls == {}
-        device.send(publish_bytes("$iothub/methods/res/200/?$rid=1", b"{}", qos=0))
-        await device.disconnect()
-
-
-async def test_the_queue_of_cloud_messages_says_when_it_is_full() -> None:
-    async with emulated_hub("dev-01") as desk:
-        assert all(desk.hub.send_to_device("dev-01", struct.pack("!H", number)) for number in range(50))
-        assert not desk.hub.send_to_device("dev-01", b"one more")
 
 
 def test_the_test_hub_s_certificate_is_made_once() -> None:

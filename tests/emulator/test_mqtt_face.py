@@ -12,7 +12,6 @@ from gatewayd.emulator.event_log import HubCode, HubEvent, Operation
 from tests.support.emulated_hub import POLICY_KEY, DeskHub, device_key, emulated_hub, sas_token
 from tests.support.raw_device import (
     PINGRESP,
-    PUBLISH,
     UNSUBACK,
     Gone,
     RawDevice,
@@ -428,48 +427,4 @@ async def test_an_unsubscribed_filter_is_given_up() -> None:
         packet = await device.read()
         assert (packet.kind, packet.packet_id) == (UNSUBACK, 9)
         assert desk.hub.state.session("dev-01").subscriptions == {}
-        await device.disconnect()
-
-
-async def test_a_cloud_message_is_complete_when_it_is_acknowledged_and_comes_again_when_not() -> None:
-    async with emulated_hub("dev-01") as desk:
-        device = await RawDevice.connect(desk, "dev-01")
-        await device.subscribe("devices/dev-01/messages/devicebound/#")
-        for body in (b"1", b"2"):
-            assert desk.hub.send_to_device("dev-01", body)
-        first, second = await device.read(), await device.read()
-        assert [packet.payload for packet in (first, second)] == [b"1", b"2"]
-        device.acknowledge(first.packet_id)
-        await device.disconnect()
-        device = await RawDevice.connect(desk, "dev-01")
-        assert (await device.read()).payload == b"2"
-        await device.disconnect()
-
-
-async def test_pubacks_out_of_order_close_the_connection() -> None:
-    async with emulated_hub("dev-01") as desk:
-        device = await RawDevice.connect(desk, "dev-01")
-        await device.subscribe("devices/dev-01/messages/devicebound/#")
-        for body in (b"1", b"2"):
-            desk.hub.send_to_device("dev-01", body)
-        await device.read()
-        device.acknowledge((await device.read()).packet_id)
-        assert await device.ended() == b""
-        assert (await end_of(desk)).code == HubCode.INVALID_PUBACK_ORDER
-
-
-async def test_a_twin_is_read_and_reported_and_desired_changes_are_told() -> None:
-    async with emulated_hub("dev-01") as desk:
-        device = await RawDevice.connect(desk, "dev-01")
-        await device.subscribe("$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", qos=0)
-        device.send(publish_bytes("$iothub/twin/PATCH/properties/reported/?$rid=a", b'{"x":1}', qos=0))
-        assert (await device.read()).topic == "$iothub/twin/res/204/?$rid=a&$version=2"
-        device.send(publish_bytes("$iothub/twin/GET/?$rid=b", b" ", qos=0))
-        packet = await device.read()
-        assert packet.topic == "$iothub/twin/res/200/?$rid=b"
-        assert packet.payload == b'{"desired":{"$version":1},"reported":{"x":1,"$version":2}}'
-        assert desk.hub.desire("dev-01", {"y": 2})
-        packet = await device.read()
-        assert packet.topic == "$iothub/twin/PATCH/properties/desired/?$version=2"
-        assert (packet.kind, packet.payload) == (PUBLISH, b'{"y":2,"$version":2}')
         await device.disconnect()

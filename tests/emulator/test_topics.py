@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.emulator.topics import IdentityTopics, TopicKind, add_property, message_id, request_id
+from gatewayd.emulator.topics import (
+    DEVICEBOUND,
+    METHODS,
+    IdentityTopics,
+    TopicKind,
+    add_property,
+    message_id,
+    request_id,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,15 @@ def test_a_device_may_subscribe_to_the_documented_filters_only() -> None:
         "$iothub/twin/PATCH/properties/desired/#",
     }
     assert "devices/leaf1/modules/m/#" in IdentityTopics.of("leaf1/m").filters
+
+
+def test_a_message_goes_with_the_highest_qos_of_the_filters_that_match() -> None:
+    device, module = IdentityTopics.of("d"), IdentityTopics.of("d/m")
+    assert device.granted({"devices/d/messages/devicebound/#": 1}, DEVICEBOUND) == 1
+    assert device.granted({METHODS: 1}, DEVICEBOUND) is None
+    base = "devices/d/modules/m"
+    assert module.granted({f"{base}/#": 0, f"{base}/inputs/#": 1}, "inputs/i") == 1
+    assert module.granted({f"{base}/#": 0}, "inputs/i") == 0
 
 
 @pytest.mark.parametrize(

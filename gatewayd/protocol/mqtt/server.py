@@ -149,8 +149,10 @@ class ServerConnection(Connection[ServerEvent]):
         return self._send_publish(topic, payload, qos, retain)
 
     def publish_again(self, packet_id: int) -> None:
-        """Sends an unacknowledged message once more: same id, DUP set. 4.4 asks for it at a reconnect only and allows it
-        at any time; IoT Hub's lock on a cloud message ends while its connection lives.
+        """Sends an unacknowledged message once more: same id, DUP set.
+
+        4.4 asks for it at a reconnect only and allows it at any time. IoT Hub's lock on a cloud message ends while its
+        connection lives.
         """
         self._require(Verb.PUBLISH)
         self._out.append(encode(self._session.repeated(packet_id)))
