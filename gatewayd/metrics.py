@@ -39,6 +39,7 @@ DISCONNECT_SERIES: tuple[tuple[str, str, str], ...] = (
     ("device", "false", "takeover"),
 )
 MESSAGE_STAGES = ("received", "sent", "acknowledged", "receipted")
+CLOUD_MESSAGE_STAGES = ("received", "sent", "acknowledged")
 RENEWAL_RESULTS = ("ok", "failed")
 METHOD_RESULTS = ("replied", "expired", "no_device", "no_hub", "too_many")
 TWIN_OPERATIONS = ("get", "patch", "check")
@@ -155,6 +156,8 @@ class Metrics:
             self.token_renewals.labels("mqtt", result)
         for stage in MESSAGE_STAGES:
             self.messages.labels("device_to_cloud", stage)
+        for stage in CLOUD_MESSAGE_STAGES:
+            self.messages.labels("cloud_to_device", stage)
         for result in METHOD_RESULTS:
             self.method_calls.labels(result)
         for operation in TWIN_OPERATIONS:

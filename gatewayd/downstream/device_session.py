@@ -42,8 +42,9 @@ from gatewayd.protocol.mqtt.events import (
 )
 from gatewayd.protocol.mqtt.faults import CloseCause, ConnackCode
 from gatewayd.protocol.mqtt.limits import MAX_MESSAGE_BYTES, Limits
-from gatewayd.protocol.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, Publish, Will
+from gatewayd.protocol.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, Publish, Subscribe, Will
 from gatewayd.protocol.mqtt.server import ServerConnection
+from gatewayd.protocol.mqtt.session import Session
 from gatewayd.transport.conversation import Conversation
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
 from gatewayd.transport.stream import Stream
@@ -105,20 +106,30 @@ class DeviceTraffic(Protocol):
     def session_present(self, identity: Identity, clean_session: bool) -> bool:
         """Whether subscriptions of an earlier connection are kept; a clean session is to forget them."""
 
+    def memory(self, identity: Identity) -> Session:
+        """What the device has not acknowledged of earlier connections: it gets that again after CONNACK. Asked for
+        after `session_present`; empty for a clean session.
+        """
+
     def device_arrived(self, session: DeviceSession) -> None:
         """The device has CONNACK 0."""
 
     def telemetry(self, session: DeviceSession, packet_id: int, publish: Publish) -> None:
         """A PUBLISH on one of the device's own topics, within the hub's size. Answer QoS 1 by `session.receipt`."""
 
-    def subscribe(self, session: DeviceSession, topic_filter: str, qos: int) -> int:
-        """The QoS granted for a documented filter of this device: 0, 1 or 0x80."""
+    def subscribe(self, session: DeviceSession, packet_id: int, filters: tuple[tuple[str, int], ...]) -> None:
+        """The device asks for documented filters of its own, with QoS 0 or 1. Answer by `session.grant`, one code for
+        each.
+        """
 
-    def unsubscribe(self, session: DeviceSession, topic_filter: str) -> None:
-        """The device gives a filter up."""
+    def unsubscribe(self, session: DeviceSession, packet_id: int, filters: tuple[str, ...]) -> None:
+        """The device gives filters up. Answer by `session.confirm_unsubscribe`."""
 
     def delivered(self, session: DeviceSession, packet_id: int) -> None:
-        """The device has acknowledged what `session.publish` sent under this id."""
+        """The device has acknowledged what `session.publish` sent under this id, now or on an earlier connection."""
+
+    def writable(self, session: DeviceSession) -> None:
+        """The device takes bytes again after it was congested."""
 
     def device_left(self, session: DeviceSession, planned: bool, end: DeviceEnd) -> None:
         """The session is over. `session.owed_will` is what is now to be said for the device."""
@@ -159,6 +170,7 @@ class DeviceSession:
 
     __slots__ = (
         "_address_due",
+        "_asked_filters",
         "_automaton",
         "_connect",
         "_conversation",
@@ -177,15 +189,19 @@ class DeviceSession:
         "phase",
     )
 
-    def __init__(
-        self, desk: FrontDesk, stream: Stream, limits: Limits, address_wait: float | None
-    ) -> None:
+    def __init__(self, desk: FrontDesk, stream: Stream, limits: Limits, address_wait: float | None) -> None:
         """`address_wait`: seconds until this address has a place under its connect limit, None for never."""
         now = desk.clock.monotonic()
         self._desk = desk
         self._automaton = ServerConnection(limits, now)
         self._conversation = Conversation[ServerEvent, Closed](
-            self._automaton, desk.wheel, desk.clock, self._on_event, self._on_closed, closed=Closed
+            self._automaton,
+            desk.wheel,
+            desk.clock,
+            self._on_event,
+            self._on_closed,
+            closed=Closed,
+            on_writable=self._on_writable,
         )
         self._address_due = float("inf") if address_wait is None else now + address_wait
         self._connect: Connect | None = None  # while it waits for its answer
@@ -195,6 +211,8 @@ class DeviceSession:
         self._counted = False
         self._end: DeviceEnd | None = None  # why we ended it, when we did
         self._events_prefix = ""
+        # SUBSCRIBEs without an answer that hold filters not the device's own: which of them may be granted.
+        self._asked_filters: dict[int, tuple[bool, ...]] | None = None
         self.phase = Phase.CONNECTING
         self.peer_host = stream.peer_address[0]
         self.client_id = ""
@@ -231,6 +249,19 @@ class DeviceSession:
         packet_id = self._automaton.publish(topic, payload, qos)
         self._conversation.flush()
         return packet_id
+
+    def grant(self, packet_id: int, codes: tuple[int, ...]) -> None:
+        """Send SUBACK: a code for each filter that `DeviceTraffic.subscribe` was given. After the end nothing."""
+        if self._asked_filters and (may_be_granted := self._asked_filters.pop(packet_id, None)):
+            ours = iter(codes)
+            codes = tuple(next(ours) if own else SUBSCRIPTION_REFUSED for own in may_be_granted)
+        self._automaton.grant(packet_id, codes)
+        self._conversation.flush()
+
+    def confirm_unsubscribe(self, packet_id: int) -> None:
+        """Send UNSUBACK. After the end it does nothing."""
+        self._automaton.confirm_unsubscribe(packet_id)
+        self._conversation.flush()
 
     def pause_reading(self) -> None:
         """Read nothing from the device. Its silence is then our doing: the keep-alive verdict is suspended."""
@@ -275,12 +306,9 @@ class DeviceSession:
             case PublishAcknowledged(packet_id):
                 self._desk.traffic.delivered(self, packet_id)
             case SubscribeReceived(subscribe):
-                codes = tuple(self._granted(name, qos) for name, qos in subscribe.filters)
-                self._automaton.grant(subscribe.packet_id, codes)
+                self._subscribed(subscribe)
             case UnsubscribeReceived(unsubscribe):
-                for name in unsubscribe.filters:
-                    self._desk.traffic.unsubscribe(self, name)
-                self._automaton.confirm_unsubscribe(unsubscribe.packet_id)
+                self._desk.traffic.unsubscribe(self, unsubscribe.packet_id, unsubscribe.filters)
             case ConnectReceived(connect):
                 self.client_id = connect.client_id[:_SHOWN_ID_LENGTH]
                 self._connect = connect
@@ -305,11 +333,26 @@ class DeviceSession:
                 return
         self._desk.traffic.telemetry(self, publish.packet_id, publish)
 
-    def _granted(self, topic_filter: str, qos: int) -> int:
-        if topic_filter not in subscriptions(self.identity):
-            self._desk.filter_refused(self, topic_filter[:_SHOWN_ID_LENGTH])
-            return SUBSCRIPTION_REFUSED
-        return self._desk.traffic.subscribe(self, topic_filter, min(qos, 1))
+    def _subscribed(self, subscribe: Subscribe) -> None:
+        documented = subscriptions(self.identity)
+        own = tuple((name, min(qos, 1)) for name, qos in subscribe.filters if name in documented)
+        if len(own) < len(subscribe.filters):
+            for name, _ in subscribe.filters:
+                if name not in documented:
+                    self._desk.filter_refused(self, name[:_SHOWN_ID_LENGTH])
+            if not own:
+                self._automaton.grant(subscribe.packet_id, (SUBSCRIPTION_REFUSED,) * len(subscribe.filters))
+                return
+            if self._asked_filters is None:
+                self._asked_filters = {}
+            self._asked_filters[subscribe.packet_id] = tuple(
+                name in documented for name, _ in subscribe.filters
+            )
+        self._desk.traffic.subscribe(self, subscribe.packet_id, own)
+
+    def _on_writable(self) -> None:
+        if self.phase is Phase.OPEN:
+            self._desk.traffic.writable(self)
 
     def _on_closed(self, closed: Closed) -> None:
         was_open = self.phase is Phase.OPEN
@@ -365,10 +408,11 @@ class DeviceSession:
         self.admitted = admitted
         self._events_prefix = f"{events_prefix(admitted.identity)}/"
         self._desk.let_in(self, admitted)
-        kept = self._desk.traffic.session_present(admitted.identity, connect.clean_session)
-        self._automaton.accept(now, kept and not connect.clean_session)
+        traffic = self._desk.traffic
+        kept = traffic.session_present(admitted.identity, connect.clean_session)
+        self._automaton.accept(now, kept and not connect.clean_session, traffic.memory(admitted.identity))
         self.phase = Phase.OPEN
-        self._desk.traffic.device_arrived(self)
+        traffic.device_arrived(self)
 
     def _hold(self, because: HeldBecause, seconds: float | None, now: float, patience: float) -> None:
         if patience <= 0:

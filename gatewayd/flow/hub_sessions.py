@@ -186,6 +186,10 @@ class HubSessions:
         """Sessions that exist, whatever their state."""
         return len(self._sessions)
 
+    def opens_soon(self, identity: Identity) -> bool:
+        """Whether an identity without a connection is about to have one."""
+        return self.conductor.state(identity) in (State.QUEUED, State.OPENING)
+
     def unsettled(self) -> Iterable[Identity]:
         """Identities with messages that have not reached the hub."""
         return (lane.identity for lane in self._dispatch if not lane.in_flight.is_settled)

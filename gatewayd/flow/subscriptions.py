@@ -36,12 +36,15 @@ class SubscriptionStore(Protocol):
 class Subscriptions:
     """The filters of all devices."""
 
-    def __init__(self, store: SubscriptionStore, kept: Mapping[Identity, Mapping[str, int]]) -> None:
-        """`kept`: what the store had at its opening."""
+    def __init__(self, store: SubscriptionStore) -> None:
         self._store = store
-        self._kept = {identity: dict(filters) for identity, filters in kept.items() if filters}
+        self._kept: dict[Identity, dict[str, int]] = {}
         self._passing: dict[Identity, dict[str, int]] = {}  # of devices with a clean session
         self._being_written: dict[Identity, int] = {}
+
+    def load(self, kept: Mapping[Identity, Mapping[str, int]]) -> None:
+        """What the store had at its opening, before any device connects."""
+        self._kept = {identity: dict(filters) for identity, filters in kept.items() if filters}
 
     def arrived(self, identity: Identity, *, clean_session: bool) -> bool:
         """A device connects; whether a session of it is present."""

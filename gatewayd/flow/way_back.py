@@ -84,6 +84,10 @@ class WayBack:
         self.methods = methods(self)
         self.twins = twins(self)
 
+    def load(self, kept: Mapping[Identity, Mapping[str, int]]) -> None:
+        """The subscriptions an earlier run kept, before any device connects."""
+        self._subscriptions.load(kept)
+
     # The device side
 
     def session_present(self, identity: Identity, clean_session: bool) -> bool:
@@ -120,7 +124,12 @@ class WayBack:
         """The device asks for topics of its own; it is answered by `grant`, perhaps later."""
         identity = device.identity
         kept = self._grants.ask(identity, device, packet_id, filters)
-        self._subscriptions.subscribe(identity, filters, kept)
+
+        def done() -> None:
+            self._want(identity)  # the hub has not answered what it was not yet asked
+            kept()
+
+        self._subscriptions.subscribe(identity, filters, done)
         self._want(identity)
         self._cloud.pump(identity)
 

@@ -18,11 +18,13 @@ from tests.support.raw_device import (
     PINGRESP,
     PUBACK,
     PUBLISH,
+    SUBACK,
     Gone,
     RawDevice,
     connect_bytes,
     frame,
     publish_bytes,
+    subscribe_bytes,
     text,
 )
 from tests.support.sas_keys import key_of
@@ -205,6 +207,80 @@ async def test_only_the_documented_filters_of_the_device_are_granted(tls: Tls) -
         assert codes == [1, 1, 1, 1, 0x80, 0x80, 0x80, 0x80]
         assert len(rig.traffic.granted) == 4
         await device.publish(b"still here")
+        await device.close()
+
+
+async def test_a_subscription_is_answered_when_the_traffic_says_so_and_reading_goes_on_meanwhile(
+    tls: Tls,
+) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        rig.traffic.grants_at_once = False
+        device = await RawDevice.connect(rig, "dev-01")
+        device.send(subscribe_bytes("$iothub/twin/res/#", "#", "$iothub/methods/POST/#", packet_id=7))
+        await device.publish(b"before the answer", packet_id=1)
+        ((_, packet_id, filters),) = rig.traffic.asked
+        assert (packet_id, filters) == (7, (("$iothub/twin/res/#", 1), ("$iothub/methods/POST/#", 1)))
+        rig.traffic.grant()
+        suback = await device.read()
+        assert (suback.kind, suback.packet_id, list(suback.body[2:])) == (SUBACK, 7, [1, 0x80, 1])
+        await device.close()
+
+
+async def test_an_answer_to_a_subscription_of_a_device_that_has_gone_goes_nowhere(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        rig.traffic.grants_at_once = False
+        device = await RawDevice.connect(rig, "dev-01")
+        device.send(subscribe_bytes("$iothub/twin/res/#", "#"))
+        await rig.traffic.until(lambda it: len(it.asked) == 1)
+        await device.close()
+        await rig.traffic.until(lambda it: len(it.left) == 1)
+        rig.traffic.grant()
+
+
+async def test_what_a_device_did_not_acknowledge_comes_again_with_dup_and_its_id(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        device = await RawDevice.connect(rig, "dev-01")
+        topic = "devices/dev-01/messages/devicebound/"
+        ids = [rig.traffic.sessions["dev-01"].publish(topic, body, 1) for body in (b"one", b"two")]
+        assert [(await device.read()).payload for _ in ids] == [b"one", b"two"]
+        await device.abort()
+        await rig.traffic.until(lambda it: len(it.left) == 1)
+        again = await RawDevice.connect(rig, "dev-01")
+        packets = [await again.read() for _ in ids]
+        assert [(packet.payload, packet.packet_id, bool(packet.first & 8)) for packet in packets] == [
+            (b"one", ids[0], True),
+            (b"two", ids[1], True),
+        ]
+        for packet_id in ids:
+            again.acknowledge(packet_id)
+        await rig.traffic.until(lambda it: it.deliveries == ids)
+        await again.close()
+
+
+async def test_a_clean_session_gets_nothing_again(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        device = await RawDevice.connect(rig, "dev-01")
+        rig.traffic.sessions["dev-01"].publish("devices/dev-01/messages/devicebound/", b"one", 1)
+        await device.read()
+        await device.disconnect()
+        again = await RawDevice.connect(rig, "dev-01", clean=True)
+        again.send(PINGREQ)
+        assert (await again.read()).kind == PINGRESP
+        await again.close()
+
+
+async def test_the_traffic_hears_that_a_device_takes_bytes_again(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        device = await RawDevice.connect(rig, "dev-01")
+        session = rig.traffic.sessions["dev-01"]
+        sent = 0
+        while not session.congested:
+            session.publish("devices/dev-01/messages/devicebound/", bytes(60_000), 0)
+            sent += 1
+        for _ in range(sent):
+            await device.read()
+        await rig.traffic.until(lambda it: it.became_writable == ["dev-01"])
+        assert not session.congested
         await device.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gatewayd.flow.subscriptions import Subscriptions
 from gatewayd.message import Identity
 from tests.support.kept_subscriptions import KeptSubscriptions
@@ -10,9 +12,16 @@ DEV = Identity("dev-01")
 C2D, METHODS = "devices/dev-01/messages/devicebound/#", "$iothub/methods/POST/#"
 
 
+def loaded(store: KeptSubscriptions, kept: Mapping[Identity, Mapping[str, int]]) -> Subscriptions:
+    """As after a start that found `kept`."""
+    subscriptions = Subscriptions(store)
+    subscriptions.load(kept)
+    return subscriptions
+
+
 def test_a_filter_is_done_when_the_store_has_it() -> None:
     store = KeptSubscriptions(at_once=False)
-    subscriptions, done = Subscriptions(store, {}), []
+    subscriptions, done = loaded(store, {}), []
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: done.append(1))
     assert subscriptions.of(DEV) == {C2D: 1}, "it is in force at once"
     assert not done
@@ -23,7 +32,7 @@ def test_a_filter_is_done_when_the_store_has_it() -> None:
 
 def test_a_filter_the_store_could_not_write_is_granted_all_the_same() -> None:
     store = KeptSubscriptions(at_once=False)
-    subscriptions, done = Subscriptions(store, {}), []
+    subscriptions, done = loaded(store, {}), []
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: done.append(1))
     store.answer(durable=False)
     assert done == [1]
@@ -31,14 +40,14 @@ def test_a_filter_the_store_could_not_write_is_granted_all_the_same() -> None:
 
 
 def test_a_session_is_present_when_filters_are_kept() -> None:
-    subscriptions = Subscriptions(KeptSubscriptions(), {DEV: {C2D: 1}, Identity("dev-02"): {}})
+    subscriptions = loaded(KeptSubscriptions(), {DEV: {C2D: 1}, Identity("dev-02"): {}})
     assert subscriptions.arrived(DEV, clean_session=False)
     assert not subscriptions.arrived(Identity("dev-02"), clean_session=False)
     assert not subscriptions.arrived(Identity("dev-03"), clean_session=False)
 
 
 def test_filters_outlive_the_connection() -> None:
-    subscriptions = Subscriptions(KeptSubscriptions(), {})
+    subscriptions = loaded(KeptSubscriptions(), {})
     subscriptions.arrived(DEV, clean_session=False)
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: None)
     subscriptions.left(DEV)
@@ -49,7 +58,7 @@ def test_filters_outlive_the_connection() -> None:
 def test_a_clean_session_forgets_what_was_kept_and_leaves_nothing() -> None:
     store = KeptSubscriptions()
     store.kept[DEV] = {C2D: 1}
-    subscriptions, done = Subscriptions(store, store.kept), []
+    subscriptions, done = loaded(store, store.kept), []
     assert not subscriptions.arrived(DEV, clean_session=True)
     assert store.kept == {}
     assert subscriptions.of(DEV) == {}
@@ -64,7 +73,7 @@ def test_a_clean_session_forgets_what_was_kept_and_leaves_nothing() -> None:
 
 def test_a_filter_that_is_given_up_is_kept_no_more() -> None:
     store = KeptSubscriptions()
-    subscriptions, done = Subscriptions(store, {DEV: {C2D: 1, METHODS: 0}}), []
+    subscriptions, done = loaded(store, {DEV: {C2D: 1, METHODS: 0}}), []
     subscriptions.unsubscribe(DEV, [METHODS, "never/#"], lambda: done.append(1))
     assert store.kept == {DEV: {C2D: 1}}
     subscriptions.unsubscribe(DEV, [C2D], lambda: done.append(2))
@@ -74,7 +83,7 @@ def test_a_filter_that_is_given_up_is_kept_no_more() -> None:
 
 def test_what_is_kept_already_is_not_written_again() -> None:
     store = KeptSubscriptions()
-    subscriptions, done = Subscriptions(store, {DEV: {C2D: 1}}), []
+    subscriptions, done = loaded(store, {DEV: {C2D: 1}}), []
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: done.append(1))
     assert done == [1]
     assert store.writes == 0
@@ -82,7 +91,7 @@ def test_what_is_kept_already_is_not_written_again() -> None:
 
 def test_what_is_being_written_is_done_only_with_its_write() -> None:
     store = KeptSubscriptions(at_once=False)
-    subscriptions, done = Subscriptions(store, {}), []
+    subscriptions, done = loaded(store, {}), []
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: done.append(1))
     subscriptions.subscribe(DEV, [(C2D, 1)], lambda: done.append(2))
     assert not done
@@ -94,6 +103,6 @@ def test_what_is_being_written_is_done_only_with_its_write() -> None:
 def test_what_the_hub_queues_is_asked_of_it_with_qos_1() -> None:
     module = Identity("dev-01", "mod")
     inputs = "devices/dev-01/modules/mod/inputs/#"
-    subscriptions = Subscriptions(KeptSubscriptions(), {DEV: {C2D: 0, METHODS: 0}, module: {inputs: 0}})
+    subscriptions = loaded(KeptSubscriptions(), {DEV: {C2D: 0, METHODS: 0}, module: {inputs: 0}})
     assert subscriptions.at_hub(DEV) == {C2D: 1, METHODS: 0}
     assert subscriptions.at_hub(module) == {inputs: 1}

@@ -21,6 +21,7 @@ from gatewayd.downstream.listener import Listener, ListenerPolicy
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.mqtt.packets import Publish
+from gatewayd.protocol.mqtt.session import Session
 from gatewayd.transport.tls_contexts import server_context
 from tests.support.sas_keys import HUB, KeyRing, key_of, sign, username
 from tests.support.tls_material import HUB as SERVER_NAME
@@ -45,6 +46,7 @@ class RecordingTraffic:
     """Takes everything and remembers it. With `receipts_at_once` each QoS 1 message is receipted when it comes."""
 
     receipts_at_once: bool = True
+    grants_at_once: bool = True
     present: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     arrivals: list[str] = field(default_factory=list)
@@ -53,13 +55,21 @@ class RecordingTraffic:
     wills: list[tuple[str, bytes]] = field(default_factory=list)
     granted: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    asked: list[tuple[DeviceSession, int, tuple[tuple[str, int], ...]]] = field(default_factory=list)
+    memories: dict[str, Session] = field(default_factory=dict)
+    became_writable: list[str] = field(default_factory=list)
     deliveries: list[int] = field(default_factory=list)
     sessions: dict[str, DeviceSession] = field(default_factory=dict)
     on_message: Callable[[DeviceSession, Publish], None] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def session_present(self, identity: Identity, clean_session: bool) -> bool:
+        if clean_session:
+            self.memories.pop(str(identity), None)
         return str(identity) in self.kept
+
+    def memory(self, identity: Identity) -> Session:
+        return self.memories.setdefault(str(identity), Session())
 
     def device_arrived(self, session: DeviceSession) -> None:
         who = str(session.identity)
@@ -78,16 +88,29 @@ class RecordingTraffic:
             session.receipt(packet_id)
         self._changed.set()
 
-    def subscribe(self, session: DeviceSession, topic_filter: str, qos: int) -> int:
-        self.granted.append(topic_filter)
-        return qos
+    def subscribe(self, session: DeviceSession, packet_id: int, filters: tuple[tuple[str, int], ...]) -> None:
+        self.asked.append((session, packet_id, filters))
+        if self.grants_at_once:
+            self.grant()
+        self._changed.set()
 
-    def unsubscribe(self, session: DeviceSession, topic_filter: str) -> None:
-        self.given_up.append(topic_filter)
+    def grant(self) -> None:
+        """Answer the oldest SUBSCRIBE that waits, each filter with the QoS it asked for."""
+        session, packet_id, filters = self.asked.pop(0)
+        self.granted.extend(name for name, _ in filters)
+        session.grant(packet_id, tuple(qos for _, qos in filters))
+
+    def unsubscribe(self, session: DeviceSession, packet_id: int, filters: tuple[str, ...]) -> None:
+        self.given_up.extend(filters)
+        session.confirm_unsubscribe(packet_id)
         self._changed.set()
 
     def delivered(self, session: DeviceSession, packet_id: int) -> None:
         self.deliveries.append(packet_id)
+        self._changed.set()
+
+    def writable(self, session: DeviceSession) -> None:
+        self.became_writable.append(str(session.identity))
         self._changed.set()
 
     def device_left(self, session: DeviceSession, planned: bool, end: DeviceEnd) -> None:

@@ -108,6 +108,15 @@ def publish_bytes(
     return frame(first, text(topic) + (struct.pack("!H", packet_id) if qos else b"") + payload)
 
 
+def subscribe_bytes(*filters: str, qos: int = 1, packet_id: int = 1) -> bytes:
+    asked = b"".join(text(topic_filter) + bytes([qos]) for topic_filter in filters)
+    return frame(0x82, struct.pack("!H", packet_id) + asked)
+
+
+def unsubscribe_bytes(*filters: str, packet_id: int = 1) -> bytes:
+    return frame(0xA2, struct.pack("!H", packet_id) + b"".join(map(text, filters)))
+
+
 class RawDevice:
     """One TLS connection. Every read is bounded in time."""
 
@@ -187,8 +196,7 @@ class RawDevice:
 
     async def subscribe(self, *filters: str, qos: int = 1, packet_id: int = 1) -> list[int]:
         """The codes of SUBACK."""
-        asked = b"".join(text(topic_filter) + bytes([qos]) for topic_filter in filters)
-        self.send(frame(0x82, struct.pack("!H", packet_id) + asked))
+        self.send(subscribe_bytes(*filters, qos=qos, packet_id=packet_id))
         packet = await self.read()
         assert (packet.kind, packet.packet_id) == (SUBACK, packet_id)
         return list(packet.body[2:])
