@@ -149,6 +149,8 @@ class Twins:
         shown = twin_desired_topic(version) if version is not None else TWIN_DESIRED_TOPIC
         if self._ways.to_device(identity, DESIRED_FILTER, shown, payload, 0):
             desk.told = version
+        elif self._ways.listens(identity, DESIRED_FILTER):
+            self._check_later(desk)  # the device takes nothing at this moment
         if self._cache is not None and version is not None:
             self._cache.desired(identity, payload, version)
 
@@ -290,30 +292,40 @@ class Twins:
         if document is None:
             self._check_failed(desk)
             return
-        desk.checks_failed = 0
         if self._cache is not None:
             self._cache.whole(desk.identity, document)
         version, told = document.desired_version, desk.told
         # A lower version means that the identity was made anew, unless a change came while the hub was answering.
         behind = told is None or version > told or (version < told and told == request.told)
-        if behind and self._ways.to_device(
-            desk.identity, DESIRED_FILTER, twin_desired_topic(version), document.desired, 0
-        ):
+        if not behind:
+            desk.checks_failed = 0
+            return
+        shown = twin_desired_topic(version)
+        if self._ways.to_device(desk.identity, DESIRED_FILTER, shown, document.desired, 0):
             desk.told = version
+            desk.checks_failed = 0
             _LOG.info(
-                "desired properties changed between two hub connections: the device is told",
+                "a change of desired properties had not reached the device: it is told",
                 extra={"device_id": str(desk.identity), "desired_version": version},
             )
+        elif self._ways.listens(desk.identity, DESIRED_FILTER):
+            self._check_later(desk)
 
     def _check_failed(self, desk: _Desk) -> None:
-        if self._ways.reach(desk.identity) is not Reach.UP:
-            return  # the next connection checks anew
+        if self._ways.reach(desk.identity) is Reach.UP:  # else the next connection checks anew
+            self._check_later(desk)
+
+    def _check_later(self, desk: _Desk) -> None:
+        if desk.check_at is not None:
+            return
         if desk.checks_failed < len(CHECK_PAUSES):
             desk.check_at = self._clock.monotonic() + CHECK_PAUSES[desk.checks_failed]
             desk.checks_failed += 1
+            self._arm(desk)
         else:
+            desk.checks_failed = 0
             _LOG.warning(
-                "the twin could not be read: the device may have missed a desired change",
+                "the device may have missed a change of desired properties: its twin could not be read, or not told",
                 extra={"device_id": str(desk.identity)},
             )
 

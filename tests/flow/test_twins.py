@@ -515,6 +515,37 @@ def test_a_read_ends_with_its_hub_connection_and_its_device(bench: Bench) -> Non
     assert len(bench.ways.said_to_hub) == reads
 
 
+def test_a_change_that_the_device_cannot_take_at_the_moment_is_told_later(bench: Bench) -> None:
+    bench.go(Reach.UP)
+    bench.ways.congested = True
+    bench.desire({"rate": 3})
+    bench.time.pass_seconds(CHECK_PAUSES[0])
+    bench.answer()
+    bench.time.pass_seconds(CHECK_PAUSES[1] - 0.1)
+    assert bench.heard() == []
+    bench.ways.congested = False
+    bench.time.pass_seconds(0.1)
+    bench.answer()
+    assert bench.heard() == [("PATCH/properties/desired/?$version=2", b'{"rate":3,"$version":2}')]
+    bench.time.pass_seconds(3600.0)
+    assert bench.asked() == []
+
+
+def test_a_device_that_takes_nothing_is_not_tried_for_ever(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.go(Reach.UP)
+    bench.ways.congested = True
+    bench.desire({"rate": 3})
+    for pause in CHECK_PAUSES:
+        bench.time.pass_seconds(pause)
+        bench.answer()
+    assert "may have missed" in caplog.text
+    reads = len(bench.ways.said_to_hub)
+    bench.time.pass_seconds(3600.0)
+    assert len(bench.ways.said_to_hub) == reads == len(CHECK_PAUSES)
+
+
 # The cache
 
 

@@ -55,6 +55,9 @@ PURE_MODULES = frozenset(
         "gatewayd.flow.renewal",
         "gatewayd.flow.router",
         "gatewayd.flow.in_flight",
+        "gatewayd.flow.method_calls",
+        "gatewayd.flow.twin_document",
+        "gatewayd.flow.twin_line",
         "gatewayd.flow.session_notes",
     }
 )

@@ -15,6 +15,7 @@ class RecordedWays:
 
     hub: Reach = Reach.UP
     takes: bool = True  # the hub session takes what is said while `hub` is UP
+    congested: bool = False  # the device takes nothing now, subscribed or not
     filters: set[str] = field(
         default_factory=set
     )  # what the device is subscribed to; empty also when it is absent
@@ -34,7 +35,7 @@ class RecordedWays:
         return True
 
     def to_device(self, identity: Identity, topic_filter: str, topic: str, payload: bytes, qos: int) -> bool:
-        if topic_filter not in self.filters:
+        if topic_filter not in self.filters or self.congested:
             return False
         self.said_to_device.append((topic, payload))
         self.qos_to_device.append(qos)
