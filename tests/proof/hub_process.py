@@ -73,6 +73,10 @@ class HubProcess:
         """Close every connection and refuse new ones for so long."""
         await self._order("restart", {"seconds": seconds})
 
+    async def come_back(self) -> None:
+        """Be there again, however long it was to be away."""
+        await self.go_away(0.05)
+
     async def be_silent(self, seconds: float) -> None:
         """Accept TCP and say nothing for so long; connections that are open stay."""
         await self._order("blackhole", {"seconds": seconds})

@@ -71,6 +71,7 @@ class KeepingDevice:
         self._chance = chance
         self._unreceipted: dict[int, int] = {}  # packet id -> number, oldest first
         self._written: set[int] = set()  # numbers that were said at least once
+        self._said_at: list[float] = []
         self._next_packet_id = 1
         self._talks = True
         self._wire: _Wire | None = None
@@ -86,6 +87,10 @@ class KeepingDevice:
     @property
     def connected(self) -> bool:
         return self._wire is not None
+
+    def said_at(self, number: int) -> float:
+        """When a message was made, monotonic seconds."""
+        return self._said_at[number]
 
     def stop_talking(self) -> None:
         """Say nothing new; what is unreceipted is said again for as long as it takes."""
@@ -107,6 +112,7 @@ class KeepingDevice:
         packet_id = self._next_packet_id
         self._next_packet_id = packet_id % PACKET_IDS + 1
         self._unreceipted[packet_id] = self.record.said
+        self._said_at.append(monotonic())
         self.record.said += 1
         if self._wire is not None:
             self._write(self._wire, packet_id)

@@ -36,6 +36,8 @@ STUCK_SECONDS = 6.0
 QUIET_SECONDS = 0.6
 STEP_SECONDS = 0.05
 WITHIN_SECONDS = 20.0
+# Longer than any test: they say themselves when the hub comes back.
+OUTAGE_SECONDS = 300.0
 
 # Devices and hub sessions come back by the dozen each second, and a message is spilled as soon as the bounds allow.
 CONFIG = """
@@ -83,6 +85,12 @@ class ProofRig:
         """Until every device is connected and the hub has heard of it."""
         devices = len(self.fleet.devices)
         await self.until(lambda: self.fleet.connected == devices and len(self.hub.records) == devices, within)
+
+    async def outage(self) -> None:
+        """The hub is away from now on, and receipts come from the outbox."""
+        await self.until_all_talk()
+        await self.hub.go_away(OUTAGE_SECONDS)
+        await self.receipts(2 * len(self.fleet.devices))
 
     async def receipts(self, count: int, within: float = WITHIN_SECONDS) -> None:
         """Until so many more receipts have come."""
