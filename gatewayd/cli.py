@@ -39,6 +39,7 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand("run", "run the daemon", "gatewayd.daemon.lifecycle"),
     Subcommand("check", "check a configuration, offline", "gatewayd.operator.check"),
     Subcommand("token", "print one SAS token, to debug with", "gatewayd.operator.token"),
+    Subcommand("outbox", "look into the messages that wait on disk", "gatewayd.operator.outbox"),
     Subcommand("explain", "explain an error code of the hub", "gatewayd.operator.explain"),
     Subcommand("emulator", "run a small strict IoT Hub on this machine", "gatewayd.emulator.program"),
     Subcommand("demo", "show the main job on the embedded hub", "gatewayd.demo.program", extra="demo"),
