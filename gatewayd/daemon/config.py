@@ -290,6 +290,12 @@ class Devices(Section):
     file: Annotated[Path, File()] = setting(
         ..., RESTART, "CSV file of devices, `id,primary_key,secondary_key`, readable by gatewayd alone."
     )
+    twin_cache: Annotated[bool, Flag()] = setting(
+        False,
+        RESTART,
+        "Keep the last known twin of each device beside the outbox, and give it to a device that reads its twin while "
+        "the hub is away; the log says so. With `false` such a read is answered 503, and kept twins are deleted.",
+    )
 
 
 class Metrics(Section):
