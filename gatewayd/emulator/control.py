@@ -2,19 +2,22 @@
 
     GET    /summary                     the hub's account
     GET    /events?since=&code=&identity=&limit=
-    GET    /messages?since=&identity=&limit=      bodies in base64
+    GET    /messages?since=&identity=&limit=      the newest telemetry: body in base64, "system" and "custom" properties
     GET    /message-ids                 {identity: [ids]}, or of one ?identity=
+    GET    /arrivals?identity=&since=&limit=      all of one identity's telemetry in the order of its coming:
+                                        [digest of the payload (BLAKE2b, 8 bytes, hex), bag, marked DUP]
     GET    /faults                      what is armed
     POST   /faults                      {"kind", "identity", "count", "seconds", "value"} -> {"number"}
     DELETE /faults[/{number}]
-    POST   /restart {"seconds"}   /blackhole {"seconds"}   /drop {"identity"}
+    POST   /restart {"seconds", "lose_sessions"}   /blackhole {"seconds"}   /drop {"identity"}
     PATCH  /settings                    {"skew_seconds", "grace_seconds", "clock_offset", "connects_per_second",
-                                        "over_rate", "close_on_foreign_filter"}
+                                        "over_rate", "close_on_foreign_filter", "sends_per_second", "shape_seconds",
+                                        "lock_seconds", "keep_packet_ids"}
     POST   /certificate                 a new root; answers its PEM
     GET    /certificate                 the PEM of the root
     PUT    /identities {"name", "primary_key", "secondary_key", "enabled"}   PATCH, DELETE by the same name
-    POST   /cloud-messages {"identity", "bag", "body"}   /desired {"identity", "patch"}
-    POST   /methods {"identity", "method", "payload", "seconds"}
+
+and what the service side of a hub may ask (`control_service`).
 
 It has no authentication and shows what devices sent, so it refuses to listen anywhere but on loopback. A request that
 cannot be used is answered 400 with the reason.
@@ -34,10 +37,12 @@ from aiohttp import web
 
 from gatewayd.emulator.certificate import make_certificate
 from gatewayd.emulator.connect_throttle import OverRate
+from gatewayd.emulator.control_service import ServiceRoutes
 from gatewayd.emulator.faults import FaultKind
 from gatewayd.emulator.hub import HubEmulator
+from gatewayd.emulator.ledger import ReceivedMessage
 from gatewayd.emulator.registry import RegisteredIdentity, decode_key
-from gatewayd.emulator.service_side import NotOnline
+from gatewayd.emulator.service_side import NoSuchIdentity, NotOnline
 
 MAX_REQUEST_BYTES = 1024 * 1024
 DEFAULT_LIMIT = 1000
@@ -77,8 +82,10 @@ async def _answer_mistakes(request: web.Request, handler: Handler) -> web.Stream
         return await handler(request)
     except NotOnline as error:
         return web.json_response({"error": str(error), "code": 404103}, status=404)
+    except NoSuchIdentity as error:
+        return web.json_response({"error": str(error), "code": 404001}, status=404)
     except TimeoutError:
-        return web.json_response({"error": "the device did not answer in time"}, status=504)
+        return web.json_response({"error": "the device did not answer in time", "code": 504101}, status=504)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
 
@@ -95,6 +102,7 @@ class _Routes:
             web.get("/events", self.events),
             web.get("/messages", self.messages),
             web.get("/message-ids", self.message_ids),
+            web.get("/arrivals", self.arrivals),
             web.get("/faults", self.faults),
             web.post("/faults", self.arm),
             web.delete("/faults", self.clear_faults),
@@ -108,9 +116,7 @@ class _Routes:
             web.put("/identities", self.put_identity),
             web.patch("/identities", self.enable_identity),
             web.delete("/identities", self.remove_identity),
-            web.post("/cloud-messages", self.send_cloud_message),
-            web.post("/desired", self.desire),
-            web.post("/methods", self.call_method),
+            *ServiceRoutes(self._hub).table(),
         ]
 
     async def summary(self, _request: web.Request) -> web.Response:
@@ -125,11 +131,14 @@ class _Routes:
 
     async def messages(self, request: web.Request) -> web.Response:
         kept = self._hub.ledger.of(request.query.get("identity"), int(request.query.get("since", "0")))
-        lines = [
-            json.dumps({**asdict(message), "payload": base64.b64encode(message.payload).decode()})
-            for message in kept[: _limit(request)]
-        ]
-        return _array(lines)
+        return _array([_message(message) for message in kept[: _limit(request)]])
+
+    async def arrivals(self, request: web.Request) -> web.Response:
+        arrivals = self._hub.ledger.arrivals(request.query["identity"])
+        since = max(0, int(request.query.get("since", "0")))
+        places = range(since, min(len(arrivals), since + _limit(request)))
+        came = [arrivals[place] for place in places]
+        return web.json_response([[arrival.digest.hex(), arrival.bag, arrival.dup] for arrival in came])
 
     async def message_ids(self, request: web.Request) -> web.StreamResponse:
         """Piece by piece: a fleet's ids are megabytes, and devices must not wait for them."""
@@ -171,7 +180,10 @@ class _Routes:
 
     async def restart(self, request: web.Request) -> web.Response:
         wanted: Json = await request.json()
-        return web.json_response({"closed": await self._hub.restart(float(wanted.get("seconds", 0.0)))})
+        closed = await self._hub.restart(
+            float(wanted.get("seconds", 0.0)), lose_sessions=bool(wanted.get("lose_sessions", False))
+        )
+        return web.json_response({"closed": closed})
 
     async def blackhole(self, request: web.Request) -> web.Response:
         wanted: Json = await request.json()
@@ -199,6 +211,14 @@ class _Routes:
                     hub.throttle.per_second = int(value)
                 case "over_rate":
                     hub.throttle.mode = OverRate(value)
+                case "sends_per_second":
+                    hub.send_throttle.per_second = int(value)
+                case "shape_seconds":
+                    hub.send_throttle.shape_seconds = float(value)
+                case "lock_seconds":
+                    hub.settings.lock_seconds = float(value)
+                case "keep_packet_ids":
+                    hub.settings.keep_packet_ids = bool(value)
                 case _:
                     raise ValueError(f"no setting {name!r}")
         return web.json_response({})
@@ -232,27 +252,6 @@ class _Routes:
         wanted: Json = await request.json()
         return web.json_response({"removed": self._hub.registry.remove(wanted["name"])})
 
-    async def send_cloud_message(self, request: web.Request) -> web.Response:
-        wanted: Json = await request.json()
-        body = str(wanted.get("body", "")).encode()
-        number = self._hub.send_to_device(wanted["identity"], body, str(wanted.get("bag", "")))
-        return web.json_response({"queued": number > 0})
-
-    async def desire(self, request: web.Request) -> web.Response:
-        wanted: Json = await request.json()
-        return web.json_response({"told": self._hub.desire(wanted["identity"], wanted["patch"])})
-
-    async def call_method(self, request: web.Request) -> web.Response:
-        wanted: Json = await request.json()
-        payload = json.dumps(wanted.get("payload")).encode()
-        status, body = await self._hub.call_method(
-            wanted["identity"],
-            wanted["method"],
-            payload,
-            within=min(300.0, float(wanted.get("seconds", 30.0))),
-        )
-        return web.json_response({"status": status, "body": body.decode(errors="replace")})
-
 
 def _limit(request: web.Request) -> int:
     return max(0, int(request.query.get("limit", str(DEFAULT_LIMIT))))
@@ -260,3 +259,13 @@ def _limit(request: web.Request) -> int:
 
 def _array(lines: list[str]) -> web.Response:
     return web.Response(text=f"[{','.join(lines)}]", content_type="application/json")
+
+
+def _message(message: ReceivedMessage) -> str:
+    return json.dumps(
+        {
+            **asdict(message),
+            **asdict(message.properties),
+            "payload": base64.b64encode(message.payload).decode(),
+        }
+    )

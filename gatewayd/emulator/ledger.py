@@ -1,8 +1,9 @@
 """The telemetry the hub has received: what tests and the demo compare with what devices were receipted for.
 
-Two levels. The newest messages are kept whole, bounded by number and bytes. Beyond that each message is accounted for
-by its identity and its message id (`$.mid`): how many there were, how many distinct, how many came twice. Ids are
-kept up to a bound; what comes after it is counted as unaccounted, so that a result built on it can be refused.
+Two levels. The newest messages are kept whole, bounded by number and bytes. Beyond that each message is accounted for:
+by its place in the order of its identity, with a digest of its payload and its bag (`arrivals`), and by its message id
+(`$.mid`): how many there were, how many distinct, how many came twice. Both have a bound; what comes after it is
+counted as unaccounted, so that a result built on it can be refused.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from gatewayd.emulator.arrivals import Arrivals
+from gatewayd.emulator.property_bag import Properties, read
 from gatewayd.emulator.topics import message_id
 from gatewayd.emulator.watch import Watch
 
 KEPT_MESSAGES = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
 MAX_MESSAGE_IDS = 2_000_000
+MAX_ARRIVALS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class ReceivedMessage:
     def message_id(self) -> str:
         return message_id(self.bag)
 
+    @property
+    def properties(self) -> Properties:
+        return read(self.bag)
+
 
 class Ledger:
     """Counts every message, keeps the newest."""
@@ -47,12 +55,15 @@ class Ledger:
         kept_messages: int = KEPT_MESSAGES,
         kept_bytes: int = KEPT_BYTES,
         max_message_ids: int = MAX_MESSAGE_IDS,
+        max_arrivals: int = MAX_ARRIVALS,
     ) -> None:
         self._kept: deque[ReceivedMessage] = deque()
         self._kept_messages = kept_messages
         self._room = kept_bytes
         self._ids: dict[str, set[str]] = {}
         self._ids_left = max_message_ids
+        self._arrivals: dict[str, Arrivals] = {}
+        self._arrivals_left = max_arrivals
         self._watch: Watch[ReceivedMessage] = Watch()
         self.received = 0
         self.received_bytes = 0
@@ -80,7 +91,8 @@ class Ledger:
         self.received += 1
         self.received_bytes += len(payload)
         self.marked_dup += dup
-        self._account(identity, message.message_id)
+        if not (self._count_id(identity, message.message_id) & self._place(message)):
+            self.unaccounted += 1
         self._keep(message)
         self._watch.tell(message)
         return message
@@ -92,6 +104,10 @@ class Ledger:
             for message in self._kept
             if message.sequence >= since and (identity is None or message.identity == identity)
         ]
+
+    def arrivals(self, identity: str) -> Arrivals:
+        """Everything one identity sent, in the order in which it came."""
+        return self._arrivals.get(identity, Arrivals())
 
     def ids(self, identity: str) -> frozenset[str]:
         """Every accounted message id of one identity."""
@@ -117,10 +133,22 @@ class Ledger:
         if self.received < count:
             await self._watch.first((), lambda message: message.sequence + 1 >= count, within)
 
-    def _account(self, identity: str, mid: str) -> None:
+    def _place(self, message: ReceivedMessage) -> bool:
+        """Give a message its place among its identity's; False at the bound."""
+        if self._arrivals_left <= 0:
+            return False
+        self._arrivals_left -= 1
+        arrivals = self._arrivals.get(message.identity)
+        if arrivals is None:
+            arrivals = self._arrivals[message.identity] = Arrivals()
+        arrivals.add(message.bag, message.payload, dup=message.dup)
+        return True
+
+    def _count_id(self, identity: str, mid: str) -> bool:
+        """Count a message by its id; False at the bound."""
         if not mid:
             self.without_id += 1
-            return
+            return True
         seen = self._ids.setdefault(identity, set())
         if mid in seen:
             self.duplicates += 1
@@ -129,7 +157,8 @@ class Ledger:
             seen.add(mid)
             self.distinct += 1
         else:
-            self.unaccounted += 1
+            return False
+        return True
 
     def _keep(self, message: ReceivedMessage) -> None:
         self._kept.append(message)

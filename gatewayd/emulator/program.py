@@ -81,6 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--over-rate", type=OverRate, choices=list(OverRate), default=OverRate.DROP, help="what is over it"
     )
     parser.add_argument(
+        "--send-rate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="messages per second from all devices (S1: 100); 0: no limit",
+    )
+    parser.add_argument(
         "--rsa", action="store_true", help="RSA-2048 certificate, as the service (default P-256)"
     )
     parser.add_argument("--tls13", action="store_true", help="allow TLS 1.3 too")
@@ -114,6 +121,7 @@ async def _run(args: argparse.Namespace) -> int:
         over_rate=args.over_rate,
         tls13=args.tls13,
     )
+    hub.send_throttle.per_second = args.send_rate
     control = ControlServer(hub)
     stop = asyncio.Event()
     with _event_file(args.events) as events, _signals(stop):

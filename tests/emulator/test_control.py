@@ -5,47 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import aiohttp
 import pytest
 
+from gatewayd.emulator.arrivals import digest
 from gatewayd.emulator.connect_throttle import OverRate
 from gatewayd.emulator.control import ControlServer
-from tests.support.emulated_hub import DeskHub, device_key_text, emulated_hub
-from tests.support.raw_device import RawDevice, publish_bytes
-
-
-class Remote:
-    """A client of the control interface."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def ask(self, method: str, path: str, expected: int = 200, /, **body: object) -> Any:
-        async with self._session.request(method, path, json=body or None) as response:
-            answer = await response.json()
-            assert response.status == expected, answer
-            return answer
-
-    async def text(self, method: str, path: str) -> str:
-        async with self._session.request(method, path) as response:
-            assert response.status == 200
-            return await response.text()
-
-
-@asynccontextmanager
-async def controlled(*identities: str) -> AsyncIterator[tuple[DeskHub, Remote]]:
-    async with emulated_hub(*identities) as desk:
-        control = ControlServer(desk.hub)
-        await control.start("127.0.0.1", 0)
-        try:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{control.port}") as session:
-                yield desk, Remote(session)
-        finally:
-            await control.close()
+from tests.support.emulated_hub import device_key_text, emulated_hub
+from tests.support.hub_remote import controlled
+from tests.support.raw_device import RawDevice
 
 
 async def test_summary_events_and_messages_can_be_read() -> None:
@@ -63,6 +31,10 @@ async def test_summary_events_and_messages_can_be_read() -> None:
         assert len(await remote.ask("GET", "/events?since=1&limit=1")) == 1
         messages = await remote.ask("GET", "/messages?identity=dev-01&since=0&limit=1")
         assert [base64.b64decode(message["payload"]) for message in messages] == [b"\xff"]
+        newest = await remote.ask("GET", "/messages?since=1")
+        assert (newest[0]["system"], newest[0]["custom"]) == ({"message-id": "2"}, {})
+        arrivals = await remote.ask("GET", "/arrivals?identity=dev-01&since=1")
+        assert arrivals == [[digest(b"2").hex(), "%24.mid=2", False]]
         assert await remote.ask("GET", "/message-ids") == {"dev-01": ["1", "2"]}
         assert await remote.ask("GET", "/message-ids?identity=nobody") == {"nobody": []}
 
@@ -91,9 +63,15 @@ async def test_settings_are_changed_at_run_time() -> None:
             over_rate="refuse",
             close_on_foreign_filter=True,
             grace_seconds=1,
+            sends_per_second=9,
+            shape_seconds=2,
+            lock_seconds=3,
+            keep_packet_ids=False,
         )
         assert desk.hub.settings.skew_seconds == 7.0
         assert desk.hub.settings.close_on_foreign_filter
+        assert (desk.hub.send_throttle.per_second, desk.hub.send_throttle.shape_seconds) == (9, 2.0)
+        assert (desk.hub.settings.lock_seconds, desk.hub.settings.keep_packet_ids) == (3.0, False)
         assert (desk.hub.throttle.per_second, desk.hub.throttle.mode) == (5, OverRate.REFUSE)
         await remote.ask("PATCH", "/settings", clock_offset=200)
         assert await device.ended() == b""
@@ -106,6 +84,9 @@ async def test_connections_are_dropped_and_the_hub_restarts() -> None:
         assert await remote.ask("POST", "/drop", identity="a") == {"closed": 1}
         assert await remote.ask("POST", "/restart", seconds=0) == {"closed": 1}
         assert [await device.ended() for device in devices] == [b"", b""]
+        desk.hub.state.session("a").subscriptions["f"] = 1
+        await remote.ask("POST", "/restart", lose_sessions=True)
+        assert desk.hub.state.session("a").subscriptions == {}
         await remote.ask("POST", "/blackhole", seconds=60)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
@@ -135,33 +116,6 @@ async def test_identities_come_and_go() -> None:
         assert "new" not in desk.hub.registry
 
 
-async def test_the_service_side_reaches_a_device() -> None:
-    async with controlled("dev-01") as (desk, remote):
-        device = await RawDevice.connect(desk, "dev-01")
-        await device.subscribe(
-            "devices/dev-01/messages/devicebound/#",
-            "$iothub/methods/POST/#",
-            "$iothub/twin/PATCH/properties/desired/#",
-            qos=0,
-        )
-        await remote.ask("POST", "/cloud-messages", identity="dev-01", body="hello", bag="a=b")
-        assert (await device.read()).payload == b"hello"
-        assert await remote.ask("POST", "/desired", identity="dev-01", patch={"x": 1}) == {"told": True}
-        assert (await device.read()).payload == b'{"x":1,"$version":2}'
-        calling = asyncio.ensure_future(
-            remote.ask("POST", "/methods", identity="dev-01", method="reboot", payload={"in": 5})
-        )
-        call = await device.read()
-        assert call.payload == b'{"in": 5}'
-        rid = call.topic.partition("$rid=")[2]
-        device.send(publish_bytes(f"$iothub/methods/res/200/?$rid={rid}", b"ok", qos=0))
-        assert await calling == {"status": 200, "body": "ok"}
-        await remote.ask("POST", "/methods", 504, identity="dev-01", method="reboot", seconds=0.05)
-        await device.disconnect()
-        answer = await remote.ask("POST", "/methods", 404, identity="dev-01", method="reboot")
-        assert answer["code"] == 404103
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -172,6 +126,7 @@ async def test_the_service_side_reaches_a_device() -> None:
         ("PUT", "/identities", {"name": "a", "primary_key": "%"}),
         ("POST", "/blackhole", {"seconds": -1}),
         ("GET", "/events?since=x", {}),
+        ("GET", "/arrivals", {}),
     ],
 )
 async def test_a_request_that_cannot_be_used_is_answered_with_the_reason(

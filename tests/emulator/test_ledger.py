@@ -66,6 +66,30 @@ def test_ids_beyond_the_bound_are_counted_as_unaccounted() -> None:
     assert (ledger.distinct, ledger.duplicates, ledger.unaccounted) == (2, 0, 2)
 
 
+def test_every_message_has_its_place_in_the_order_of_its_identity() -> None:
+    ledger = Ledger(kept_messages=1)
+    for identity, body in (("a", b"1"), ("b", b"2"), ("a", b"3")):
+        add(ledger, identity, payload=body)
+    assert ledger.arrivals("a").compare([b"1", b"3"]).is_perfect
+    assert len(ledger.arrivals("b")) == 1
+    assert len(ledger.arrivals("nobody")) == 0
+
+
+def test_arrivals_beyond_the_bound_are_counted_as_unaccounted() -> None:
+    ledger = Ledger(max_arrivals=2)
+    for mid in "123":
+        add(ledger, bag=f"%24.mid={mid}")
+    assert (len(ledger.arrivals("a")), ledger.distinct, ledger.unaccounted) == (2, 3, 1)
+
+
+def test_properties_are_read_from_the_bag() -> None:
+    message = add(Ledger(), bag="%24.ct=text%2Fplain&a%20b=1")
+    assert (message.properties.system, message.properties.custom) == (
+        {"content-type": "text/plain"},
+        {"a b": "1"},
+    )
+
+
 async def test_one_can_wait_for_a_message_and_for_a_number_of_them() -> None:
     ledger = Ledger()
     waiting = asyncio.ensure_future(ledger.wait_for_count(2, within=5.0))

@@ -105,6 +105,7 @@ async def test_the_program_serves_derived_devices_and_ends_with_its_account(tmp_
         (["--listen", "127.0.0.1:0", "--group-key", "%"], "not base64"),
         (["--listen", "127.0.0.1:0", "--device-count", "-1"], "allowed 0 to"),
         (["--listen", "127.0.0.1:0", "--control", "0.0.0.0:0"], "only loopback"),
+        (["--listen", "127.0.0.1:0", "--send-rate", "-1"], "sends_per_second=-1"),
     ],
 )
 def test_what_cannot_be_started_is_said_in_one_line_with_code_2(

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from gatewayd.emulator.twin import MAX_SECTION_BYTES, Twin
+from gatewayd.emulator.twin import (
+    LARGEST_INTEGER,
+    MAX_DEPTH,
+    MAX_KEY_BYTES,
+    MAX_SECTION_BYTES,
+    MAX_STRING_BYTES,
+    NotAllowed,
+    Twin,
+)
 
 
 def test_a_new_twin_is_empty_and_has_versions() -> None:
@@ -30,9 +39,48 @@ def test_a_patch_that_is_no_object_is_400_and_changes_nothing(body: bytes) -> No
 
 def test_a_section_is_bounded() -> None:
     twin = Twin()
-    assert twin.report(json.dumps({"a": "x" * MAX_SECTION_BYTES}).encode()) == 413
+    much = {str(number): "x" * MAX_STRING_BYTES for number in range(MAX_SECTION_BYTES // MAX_STRING_BYTES)}
+    assert twin.report(json.dumps(much).encode()) == 413
     with pytest.raises(ValueError, match="bytes"):
-        twin.desire({"a": "x" * MAX_SECTION_BYTES})
+        twin.desire(much)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {} if depth == 0 else {"a": nested(depth - 1)}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"a.b": 1},
+        {"$version": 1},
+        {"a b": 1},
+        {"": 1},
+        {"a": {"b\u0007": 1}},
+        {"k" * (MAX_KEY_BYTES + 1): 1},
+        {"a": "x" * (MAX_STRING_BYTES + 1)},
+        {"a": LARGEST_INTEGER + 1},
+        {"a": [float("nan")]},
+        nested(MAX_DEPTH + 1),
+    ],
+)
+def test_what_the_service_does_not_allow_in_a_section_is_refused_on_both_sides(patch: dict[str, Any]) -> None:
+    twin = Twin()
+    assert twin.report(json.dumps(patch).encode()) == 400
+    with pytest.raises(NotAllowed):
+        twin.desire(patch)
+    assert (twin.reported, twin.desired) == ({}, {})
+
+
+def test_what_is_just_allowed_is_taken() -> None:
+    patch = {
+        **nested(MAX_DEPTH),
+        "s": "x" * MAX_STRING_BYTES,
+        "i": LARGEST_INTEGER,
+        "b": True,
+        "l": [1.5, None],
+    }
+    assert Twin().report(json.dumps(patch).encode()) == 204
 
 
 def test_a_desired_change_is_told_with_its_version() -> None:
