@@ -12,6 +12,7 @@ found in `damage`.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import cast
 
 # The largest plaintext of one TLS record (RFC 8446, 5.1).
@@ -26,7 +27,7 @@ STEP_BYTES = 4096
 class TlsEngine:
     """One TLS session in either role, from handshake to close_notify."""
 
-    __slots__ = ("_incoming", "_outgoing", "damage", "peer_ended", "tls")
+    __slots__ = ("_incoming", "_outgoing", "_read_into", "damage", "peer_ended", "tls")
 
     def __init__(
         self, context: ssl.SSLContext, server_hostname: str | None, session: ssl.SSLSession | None = None
@@ -41,6 +42,8 @@ class TlsEngine:
             server_hostname=server_hostname,
             session=session,
         )
+        # With a buffer given, read returns a count.
+        self._read_into = cast(Callable[[int, memoryview], int], self.tls.read)
         self.peer_ended = False  # close_notify was read; nothing is decrypted any more
         self.damage: ssl.SSLError | None = None  # why nothing is decrypted or encrypted any more
 
@@ -65,10 +68,11 @@ class TlsEngine:
         `plain` must have room for `cipher` and two records more: one may be half here from the last call, and OpenSSL
         is always offered room for a whole one.
         """
+        if len(cipher) <= STEP_BYTES:
+            return self._decrypt_step(cipher, plain, 0)
         filled = 0
-        for start in range(0, max(len(cipher), 1), STEP_BYTES):
-            self._incoming.write(cipher[start : start + STEP_BYTES])
-            filled = self._decrypt_step(plain, filled)
+        for start in range(0, len(cipher), STEP_BYTES):
+            filled = self._decrypt_step(cipher[start : start + STEP_BYTES], plain, filled)
         return filled
 
     def encrypt(self, data: bytes) -> bytes:
@@ -96,20 +100,25 @@ class TlsEngine:
             return self.take()
         return self.take()
 
+    @property
+    def must_answer(self) -> bool:
+        """Whether `take` has something."""
+        return self._outgoing.pending > 0
+
     def take(self) -> bytes:
         """What TLS itself has to say now: handshake, alerts. A key update is answered inside the next `encrypt`."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
-    def _decrypt_step(self, plain: memoryview, filled: int) -> int:
+    def _decrypt_step(self, cipher: memoryview, plain: memoryview, filled: int) -> int:
         incoming = self._incoming
+        incoming.write(cipher)
         if self.peer_ended or self.damage is not None:
             incoming.read()
             return filled
         try:
             while incoming.pending:
                 room = plain[filled:] if filled else plain
-                # With a buffer given, read returns a count.
-                got = cast(int, self.tls.read(len(room), room))
+                got = self._read_into(len(room), room)
                 if not got:
                     self.peer_ended = True
                     break

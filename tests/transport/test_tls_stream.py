@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable
 import pytest
 
 from gatewayd.errors import Bounded, ConnectionLost
+from gatewayd.transport.tls_engine import TlsEngine
 from gatewayd.transport.tls_stream import RECEIVE_BYTES, USER_TIMEOUT_SECONDS, StreamLimits, TlsStream
 from tests.support.hand_tls import HandTls
 from tests.support.stream_owners import PATIENCE, Recorder, dialled, serving, stdlib_server, with_stdlib_peer
@@ -143,21 +144,57 @@ async def test_what_is_written_in_one_turn_leaves_in_one_record(tls: Tls) -> Non
         await owner.until_over()
 
 
-async def test_an_answer_written_while_data_is_handed_out_leaves_in_the_same_turn(tls: Tls) -> None:
-    def answer(it: Recorder) -> None:
-        it.s.write(b"a")
-        it.s.write(b"b")
-        assert it.s.write_buffer_size == 2
+async def test_answers_written_while_data_is_handed_out_leave_in_one_record(tls: Tls) -> None:
+    def answer(owner: Recorder) -> None:
+        owner.s.write(b"got ")
+        owner.s.write(b"it")
+        assert owner.s.write_buffer_size == 6
 
     owner = Recorder(data=answer)
     async with serving(tls.our_server(), lambda _: owner) as server:
-        client = await HandTls.connect(server.port, tls.their_client(), HUB)
+        client = await HandTls.connect(server.port, tls.their_client(ssl.TLSVersion.TLSv1_2), HUB)
         await client.shake_hands()
-        await client.send(b"?")
-        assert await client.read(2) == b"ab"
-        assert owner.s.write_buffer_size == 0
+        await owner.until_told("ready")
+        await client.send(b"hello")
+        raw = await client.reader.read(65536)
+        assert records_in(raw) == 1
+        client.incoming.write(raw)
+        assert client.tls.read(100) == b"got it"
         client.close()
         await owner.until_over()
+
+
+async def test_a_fault_in_sending_for_one_stream_holds_up_no_other(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = [Recorder(), Recorder(), Recorder()]
+    remaining = iter(owners)
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    async with serving(tls.our_server(), lambda _: next(remaining)) as server:
+        clients = []
+        for owner in owners:
+            clients.append(await HandTls.connect(server.port, tls.their_client(ssl.TLSVersion.TLSv1_2), HUB))
+            await clients[-1].shake_hands()
+            await owner.until_told("ready")
+        broken = RuntimeError("a fault of ours")
+
+        def fail(self: TlsEngine, data: bytes) -> bytes:
+            if data == b"fail":
+                raise broken
+            return encrypt(self, data)
+
+        encrypt = TlsEngine.encrypt
+        monkeypatch.setattr(TlsEngine, "encrypt", fail)
+        for owner, word in zip(owners, (b"first", b"fail", b"third"), strict=True):
+            owner.s.write(word)
+        async with asyncio.timeout(PATIENCE):
+            assert await clients[0].read(5) == b"first"
+            assert await clients[2].read(5) == b"third"
+        assert faults == [broken]
+        for client, owner in zip(clients, owners, strict=True):
+            client.close()
+            await owner.until_over()
 
 
 async def test_a_damaged_record_loses_the_connection_and_hands_out_nothing_of_it(tls: Tls) -> None:
