@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from gatewayd.errors import DialFailed, HandshakeFailed
 from gatewayd.transport.addresses import SocketAddress
+from gatewayd.transport.connect_proxy import Tunnel, open_tunnel
 from gatewayd.transport.stream import StreamOwner
 from gatewayd.transport.stream_server import OnRefused, OwnerFactory, StreamServer, listening_socket
 from gatewayd.transport.tls_engine import TlsEngine
@@ -43,8 +44,12 @@ async def open_stream(
     session: ssl.SSLSession | None = None,
     on_resumable: Callable[[TlsStream], None] | None = None,
     limits: StreamLimits = DEFAULT_LIMITS,
+    tunnel: Tunnel | None = None,
 ) -> TlsStream:
     """Connect to `address` and speak TLS with `server_hostname`: for SNI and for the check of the certificate.
+
+    With a `tunnel`, `address` is an HTTP proxy and the TLS is with whom the tunnel leads to. The proxy may take
+    `connect_timeout` again for its answer, and refuses with stage "proxy".
 
     `owner` hears `stream_ready`, and perhaps data, before this returns. Raises DialFailed with stage "connect" or
     "handshake"; then the owner heard nothing. Cancelled, it leaves no socket behind: an owner that was told
@@ -53,6 +58,12 @@ async def open_stream(
     `session` is the `session` of an earlier stream of the same context, taken in its `on_resumable` or later.
     """
     sock = await _connect(loop, address, connect_timeout)
+    if tunnel is not None:
+        try:
+            await open_tunnel(loop, sock, tunnel, within=connect_timeout)
+        except BaseException:
+            sock.close()
+            raise
     opened: asyncio.Future[TlsStream] = loop.create_future()
 
     def on_ready(stream: TlsStream) -> StreamOwner:
