@@ -31,6 +31,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from tests.proof.beside import beside
 from tests.proof.custody import Verdict
 from tests.proof.hub_process import HubProcess
 from tests.proof.keeping_fleet import Habit
@@ -156,8 +157,7 @@ async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = la
 
 async def _play(each: Round, rig: ProofRig, report: Report) -> None:
     started = monotonic()
-    async with rig.daemon(ready=False) as daemon, asyncio.TaskGroup() as tasks:
-        trouble = tasks.create_task(_trouble(each, rig.hub))
+    async with rig.daemon(ready=False) as daemon, beside(_trouble(each, rig.hub)):
         if not each.starting:
             await daemon.until_notified("READY=1")
             report.starts.append(round(monotonic() - started, 3))
@@ -168,7 +168,6 @@ async def _play(each: Round, rig: ProofRig, report: Report) -> None:
         assert code == -signal.SIGKILL, f"it ended by itself with {code}: {daemon.output[-20:]}"
         await rig.hub.catch_up()
         report.killed_with_promises += bool(rig.verdict().lost)
-        trouble.cancel()
 
 
 async def _kill(each: Round, daemon: DaemonProcess) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 
 from gatewayd.demo.processes import Child, Children
+from tests.proof.beside import beside
 from tests.proof.custody import HubRecord
 from tests.proof.keeping_fleet import number_in, telemetry
 from tests.support.emulated_hub import HOSTNAME, device_key_text
@@ -193,10 +194,6 @@ async def hub_process(folder: Path, identities: Sequence[str]) -> AsyncIterator[
             stdout=hub.greeted,
         )
         await hub.until_ready(child)
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(hub.keep_reading(), name="reading the hub")
-            try:
-                yield hub
-            finally:
-                reading.cancel()
-            child.check()
+        async with beside(hub.keep_reading()):
+            yield hub
+        child.check()

@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
+from tests.proof.beside import beside
 from tests.proof.custody import DeviceRecord
 from tests.support.raw_device import CONNACK, PUBACK, Desk, connect_bytes, publish_bytes
 
@@ -263,10 +264,5 @@ async def keeping_fleet(
     devices = [
         KeepingDevice(desk, context, name, habit, random.Random(f"{seed} {name}")) for name in identities
     ]
-    async with asyncio.TaskGroup() as tasks:
-        living = [tasks.create_task(device.live(), name=device.identity) for device in devices]
-        try:
-            yield KeepingFleet(devices)
-        finally:
-            for life in living:
-                life.cancel()
+    async with beside(*(device.live() for device in devices)):
+        yield KeepingFleet(devices)
