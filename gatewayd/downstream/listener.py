@@ -45,7 +45,10 @@ from gatewayd.protocol.mqtt.limits import Limits
 from gatewayd.protocol.mqtt.packets import Connect
 from gatewayd.transport.conversation import Conversation
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
-from gatewayd.transport.tls_transport import StreamServer, TlsStream, serve_streams
+from gatewayd.transport.stream import Stream
+from gatewayd.transport.stream_server import OwnerFactory
+from gatewayd.transport.tls_transport import StreamServer, serve_streams
+from gatewayd.transport.websocket_transport import WebSocketDoor
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -82,6 +85,8 @@ _BEFORE_CONNACK: Final = (
     DeviceEnd.SHUTDOWN,
 )
 _TLS_HANDSHAKE: Final = "tls_handshake"
+_WEBSOCKET_UPGRADE: Final = "websocket_upgrade"
+_UNFINISHED: Final = {_TLS_HANDSHAKE: "TLS handshake", _WEBSOCKET_UPGRADE: "WebSocket upgrade"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,13 @@ class Listener:
         self._clock_trusted = clock_trusted
         self._metrics = metrics
         self._server: StreamServer | None = None
+        self._websocket_server: StreamServer | None = None
+        self._door = WebSocketDoor(
+            loop,
+            self._new_session,
+            upgrade_timeout=policy.connect_deadline,
+            on_refused=lambda peer, error: self._not_met(_WEBSOCKET_UPGRADE, peer, error),
+        )
         self._present: dict[Identity, DeviceSession] = {}
         self._not_in: set[DeviceSession] = set()  # before CONNACK 0
         self._unchecked: set[DeviceSession] = set()  # let in without a look at the expiry
@@ -144,7 +156,7 @@ class Listener:
         metrics.devices_connected.set_function(lambda: float(len(self._present)))
         for because in (*RefusedBecause, *HeldBecause):
             metrics.device_refusals.labels(because.value)
-        for reason in (_TLS_HANDSHAKE, *(end.value for end in _BEFORE_CONNACK)):
+        for reason in (_TLS_HANDSHAKE, _WEBSOCKET_UPGRADE, *(end.value for end in _BEFORE_CONNACK)):
             metrics.device_refusals.labels(reason)
         for end in DeviceEnd:
             metrics.disconnects.labels("device", _flag(end is DeviceEnd.DISCONNECT), end.value)
@@ -155,8 +167,9 @@ class Listener:
         self._limits = policy.mqtt_limits()
         self._address_limit = RateLimit(policy.connects_per_address_per_second, 1.0)
         self._pacing = RefusalPacing(policy.hold)
-        if self._server is not None:
-            self._server.handshake_timeout = policy.handshake_deadline
+        self._door.upgrade_timeout = policy.connect_deadline
+        for server in self._servers:
+            server.handshake_timeout = policy.handshake_deadline
         for session in (*self._present.values(), *self._not_in):
             session.retune(self._limits)
 
@@ -164,18 +177,31 @@ class Listener:
 
     async def start(self, host: str, port: int, *, sock: socket.socket | None = None) -> None:
         """Listen on a numeric address, or on `sock`. Raises OSError when that is not possible."""
-        self._server = await serve_streams(
+        self._server = await self._serve(host, port, self._new_session, sock)
+        self.wheel.set(self._sweep, self.clock.monotonic() + SWEEP_SECONDS)
+
+    async def start_websockets(self, host: str, port: int) -> None:
+        """Listen for MQTT over WebSocket too. Same admission, sessions and limits. Raises OSError."""
+        self._websocket_server = await self._serve(host, port, self._door, None)
+
+    async def _serve(
+        self, host: str, port: int, owner_factory: OwnerFactory, sock: socket.socket | None
+    ) -> StreamServer:
+        return await serve_streams(
             self._loop,
             host,
             port,
             self._context,
-            self._new_session,
+            owner_factory,
             handshake_timeout=self._policy.handshake_deadline,
             sock=sock,
             admit=self._admit_address,
-            on_refused=self._handshake_failed,
+            on_refused=lambda peer, error: self._not_met(_TLS_HANDSHAKE, peer, error),
         )
-        self.wheel.set(self._sweep, self.clock.monotonic() + SWEEP_SECONDS)
+
+    @property
+    def _servers(self) -> tuple[StreamServer, ...]:
+        return tuple(server for server in (self._server, self._websocket_server) if server is not None)
 
     @property
     def port(self) -> int:
@@ -183,6 +209,11 @@ class Listener:
         if self._server is None:
             raise LocalProtocolError("a listener has a port once it was started")
         return self._server.port
+
+    @property
+    def websocket_port(self) -> int | None:
+        """Where it listens for WebSockets; None when it does not."""
+        return None if self._websocket_server is None else self._websocket_server.port
 
     def __len__(self) -> int:
         """How many devices are present."""
@@ -207,8 +238,9 @@ class Listener:
     def stop_accepting(self) -> None:
         """Let nobody new in. Who waits is answered 3: a client that is told so tries again elsewhere or later."""
         self._draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        self._door.close()
         self.wheel.set(self._sweep, None)
         for session in tuple(self._not_in):
             session.give_up_hold()
@@ -222,13 +254,13 @@ class Listener:
                 session.close(DeviceEnd.SHUTDOWN, "the gateway stops")
             steps = max(1, steps - 1)
             await asyncio.sleep(DRAIN_STEP_SECONDS)
-        if self._server is not None:
-            await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
 
     # What the stream server asks
 
     def _admit_address(self, host: str) -> bool:
-        if len(self._present) + len(self._not_in) >= self._policy.max_connections:
+        if len(self._present) + len(self._not_in) + len(self._door) >= self._policy.max_connections:
             self._metrics.device_refusals.labels(HeldBecause.OVERLOAD.value).inc()
             return False
         if self._address_limit.wait(host, self.clock.monotonic()) > self._policy.hold:
@@ -236,17 +268,18 @@ class Listener:
             return False
         return True
 
-    def _new_session(self, stream: TlsStream) -> Conversation[ServerEvent, Closed]:
+    def _new_session(self, stream: Stream) -> Conversation[ServerEvent, Closed]:
         wait = self._address_limit.reserve(stream.peer_address[0], self.clock.monotonic(), self._policy.hold)
         session = DeviceSession(self, stream, self._limits, wait)
         self._not_in.add(session)
         return session.conversation
 
-    def _handshake_failed(self, peer: tuple[str, int], error: Exception) -> None:
-        self._metrics.device_refusals.labels(_TLS_HANDSHAKE).inc()
+    def _not_met(self, reason: str, peer: tuple[str, int], error: Exception) -> None:
+        self._metrics.device_refusals.labels(reason).inc()
         _LOG.log(
-            self._level(f"tls {peer[0]}"),
-            "a client did not finish its TLS handshake: %s",
+            self._level(f"{reason} {peer[0]}"),
+            "a client did not finish its %s: %s",
+            _UNFINISHED[reason],
             error,
             extra={"address": peer[0]},
         )
