@@ -304,21 +304,21 @@ class Metrics(Section):
     address: Annotated[Endpoint | UnixSocket, StatusAddress()] = setting(
         "127.0.0.1:9464",
         RESTART,
-        "Where /metrics, /livez, /readyz and the status page are served. Any user of this machine may read them here, or "
-        'whom a socket such as "unix:/run/gatewayd/status.sock" lets in (mode 0660). An address that others can reach '
-        "needs `token_file`, or `without_token`.",
+        "Where /metrics, /livez, /readyz and the status page are served. Any user of this machine may read them here, "
+        'or whom a socket such as "unix:/run/gatewayd/status.sock" lets in (mode 0660). An address that others can '
+        "reach needs `token_file`, or `anonymous`.",
     )
     token_file: Annotated[Path | None, File()] = setting(
         None,
         RESTART,
-        "File with the token (16 to 1024 letters, digits and signs) that readers must show: as `Authorization: Bearer`, or "
-        "typed into the page. /livez and /readyz never ask for it.",
+        "File with the token (16 to 1024 letters, digits and signs) that readers must show: as `Authorization: "
+        "Bearer`, or typed into the page. /livez and /readyz never ask for it.",
     )
-    without_token: Annotated[Literal["probes", "metrics"], Choice(("probes", "metrics"))] = setting(
+    anonymous: Annotated[Literal["probes", "metrics"], Choice(("probes", "metrics"))] = setting(
         "probes",
         RESTART,
-        "What is told to those who show no token: `probes` is /livez and /readyz; `metrics` is /metrics too, which names no "
-        "device. The page and /api, which name them, then need `token_file` where others can reach them.",
+        "What is told to those who show no token: `probes` is /livez and /readyz; `metrics` is /metrics too, which "
+        "names no device. The page and /api, which name them, then need `token_file` where others can reach them.",
     )
 
 

@@ -106,12 +106,12 @@ def _listeners_differ(config: Config) -> Iterator[ConfigProblem]:
 def _who_reads_from_outside_is_known(config: Config) -> Iterator[ConfigProblem]:
     """What others can reach asks for a token, or the operator has written that the numbers may be had without."""
     metrics = config.metrics
-    if not metrics.address.is_loopback and metrics.token_file is None and metrics.without_token == "probes":
+    if not metrics.address.is_loopback and metrics.token_file is None and metrics.anonymous == "probes":
         yield ConfigProblem(
             "metrics.address",
             f"{metrics.address} can be reached from outside, and nothing says who may read there",
-            'metrics.token_file, or metrics.without_token = "metrics" (numbers for all, no page), or a loopback address, '
-            'or "unix:/path"',
+            'metrics.token_file, or metrics.anonymous = "metrics" (numbers for all, no page), or a loopback '
+            'address, or "unix:/path"',
         )
 
 
@@ -144,7 +144,7 @@ def _the_hub_allows_the_budget(config: Config) -> Iterator[ConfigProblem]:
 _WINDOW = ("tokens.renew_earliest", "tokens.renew_latest")
 _DEADLINES = ("hub.deadlines.dial", "hub.deadlines.handshake", "hub.deadlines.connack")
 _HANDOVER = ("tokens.handover", "tokens.handover_drain", "tokens.handover_patience")
-_STATUS = ("metrics.address", "metrics.token_file", "metrics.without_token")
+_STATUS = ("metrics.address", "metrics.token_file", "metrics.anonymous")
 
 RULES: tuple[Rule, ...] = (
     Rule(_WINDOW, _window_is_a_window),

@@ -27,6 +27,7 @@ class Keyring:
         self.signer = Signer(self.table)
         self.by_identity: dict[Identity, KeyIndices] = {}
         self.loaded = False
+        self.generation = 0  # of `by_identity`: another number, other identities
         self._hub_hostname = hub_hostname
 
     def load(self, path: Path, *, check_permissions: bool) -> int:
@@ -40,6 +41,7 @@ class Keyring:
                     if secondary is not None:
                         wipe(secondary)
         self.loaded = True
+        self.generation += 1
         if not self.table.locked:
             _LOG.warning(
                 "the keys could not be locked in memory and may reach swap: raise RLIMIT_MEMLOCK (LimitMEMLOCK=)"

@@ -136,6 +136,7 @@ class _Life:
         try:
             outcome = self._reloader.reload()
             self._say(outcome)
+            self._gateway.status.reloaded(outcome.problems)
             succeeded = outcome.succeeded
         finally:
             # Also after a fault of ours, which the loop logs: systemd ends a service whose reload never ends.

@@ -1,22 +1,22 @@
-"""/metrics, /livez, /readyz and the status page, on one small aiohttp server beside the work.
+"""The status server: small, beside the work, on a port or on a socket in the file system.
 
 Scrapers must never slow the renewals down. So connections are bounded (one too many gets 503 at once), each is cut when
-it is older than any scrape needs, an answer is generated at most once a second however many ask, and nothing here
-starts a thread. What is said comes from callables; this server knows neither devices nor tokens.
+it is older than any scrape needs, and nothing here starts a thread. What is answered is made in status_answers.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import errno
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 
-from gatewayd.daemon.config_values import Endpoint
-from gatewayd.daemon.status_page import StatusSnapshot, status_page
+from gatewayd.daemon.config_values import Endpoint, UnixSocket
 
 # A Prometheus pair, an agent, a probe and a few people; more is a fault somewhere.
 MAX_CONNECTIONS = 32
@@ -37,36 +37,12 @@ IDLE_SECONDS = 5.0
 # How long answers that are being written may take when the server closes.
 CLOSE_SECONDS = 0.25
 
-# How old an answer may be. Far below any scrape interval, far above the cost of making one.
-FRESH_SECONDS = 1.0
-
-# Prometheus text format 0.0.4, which every scraper reads.
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# Read and write for the owner and the group: whoever may connect may read all that is told.
+SOCKET_MODE = 0o660
 
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
-}
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """An answer to a probe. `reasons` say why it is not good; they may also warn while it is."""
-
-    good: bool
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StatusSources:
-    """Where the answers come from. Each is called on the event loop and must return at once."""
-
-    registry: CollectorRegistry
-    alive: Callable[[], Verdict]
-    ready: Callable[[], Verdict]
-    snapshot: Callable[[], StatusSnapshot]
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class StatusServer:
@@ -74,26 +50,31 @@ class StatusServer:
 
     def __init__(
         self,
-        sources: StatusSources,
+        answer: Answer,
         *,
         max_connections: int = MAX_CONNECTIONS,
         connection_seconds: float = CONNECTION_SECONDS,
     ) -> None:
-        self._sources = sources
+        self._answer = answer
         self._connection_seconds = connection_seconds
         self._max_connections = max_connections
-        self._kept: dict[str, tuple[float, bytes]] = {}
         self._open: dict[_Conversation, float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
+        self._socket_file: tuple[Path, int] | None = None
         self._refusals = 0
         self.refused = 0
 
-    async def start(self, address: Endpoint) -> Endpoint:
+    async def start(self, address: Endpoint | UnixSocket) -> Endpoint | UnixSocket:
         """Listen; the address in use, with the port the system chose when 0 was asked for. OSError when it cannot."""
         self._http = web.Server(self._answer)
         loop = asyncio.get_running_loop()
+        if isinstance(address, UnixSocket):
+            listening = _bound(address.path)
+            self._socket_file = (address.path, address.path.stat().st_ino)
+            self._server = await loop.create_unix_server(self._protocol, sock=listening, backlog=BACKLOG)
+            return address
         self._server = await loop.create_server(self._protocol, address.host, address.port, backlog=BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         return Endpoint(host, port)
@@ -109,35 +90,14 @@ class StatusServer:
             self._sweeper.cancel()
         if self._server is not None:
             self._server.close()
+        if self._socket_file is not None:
+            path, inode = self._socket_file
+            if path.exists() and path.stat().st_ino == inode:  # another run may have put its own there
+                path.unlink()
         if self._http is not None:
             await self._http.shutdown(timeout=CLOSE_SECONDS)
         if self._server is not None:
             await self._server.wait_closed()
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method not in {"GET", "HEAD"}:
-            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
-        match request.path:
-            case "/metrics":
-                body = self._fresh("/metrics", lambda: generate_latest(self._sources.registry))
-                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
-            case "/livez":
-                return _verdict(self._sources.alive())
-            case "/readyz":
-                return _verdict(self._sources.ready())
-            case "/":
-                body = self._fresh("/", lambda: status_page(self._sources.snapshot()).encode())
-                return web.Response(body=body, content_type="text/html", charset="utf-8", headers=_HEADERS)
-            case _:
-                return web.Response(status=404)
-
-    def _fresh(self, path: str, make: Callable[[], bytes]) -> bytes:
-        now = asyncio.get_running_loop().time()
-        made, body = self._kept.get(path, (now - FRESH_SECONDS, b""))
-        if now - made >= FRESH_SECONDS:
-            body = make()
-            self._kept[path] = (now, body)
-        return body
 
     def _protocol(self) -> asyncio.Protocol:
         """For each connection that was accepted: a conversation, or the refusal of one too many."""
@@ -215,11 +175,28 @@ class _Refusal(asyncio.Protocol):
             self._ended()
 
 
-def _verdict(verdict: Verdict) -> web.Response:
-    body = json.dumps({"status": "ok" if verdict.good else "not ok", "reasons": list(verdict.reasons)})
-    return web.Response(
-        text=body + "\n",
-        content_type="application/json",
-        status=200 if verdict.good else 503,
-        headers={"Cache-Control": "no-store"},
-    )
+def _bound(path: Path) -> socket.socket:
+    """A socket bound to a path nobody serves. Its mode is right before anybody can connect: nobody listens yet."""
+    _clear(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        bound.bind(str(path))
+        path.chmod(SOCKET_MODE)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run that was killed left behind; OSError when the path is in use, or is no socket."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, f"{os.strerror(errno.EEXIST)} and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
+        # A full queue (EAGAIN) is somebody, too.
+        if caller.connect_ex(str(path)) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    path.unlink()

@@ -41,7 +41,7 @@ def test_a_file_named_by_a_wrong_key_is_not_looked_for(tmp_path: Path) -> None:
 
 def test_doubts_are_warnings_with_lines(tmp_path: Path) -> None:
     files = write_config(tmp_path)
-    files.append('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n')
+    files.append('[metrics]\naddress = "0.0.0.0:9464"\nanonymous = "metrics"\n')
     examination = examine(files.toml, {}, None)
     assert [(warning.path, warning.line) for warning in examination.warnings] == [("metrics.address", 12)]
     assert examination.usable()

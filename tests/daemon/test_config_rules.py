@@ -56,7 +56,7 @@ def test_pauses_cannot_begin_beyond_their_ceiling() -> None:
 
 
 def test_metrics_and_devices_cannot_share_an_address_unless_the_system_chooses_both() -> None:
-    shared = '[metrics]\naddress = "0.0.0.0:8883"\nwithout_token = "metrics"\n'
+    shared = '[metrics]\naddress = "0.0.0.0:8883"\nanonymous = "metrics"\n'
     assert problem_paths(shared) == ["metrics.address"]
     chosen = LEAST.replace("[listener]", '[listener]\naddress = "127.0.0.1:0"')
     parse_config(chosen + '[metrics]\naddress = "127.0.0.1:0"\n')
@@ -69,7 +69,7 @@ def test_an_address_that_others_can_reach_needs_a_token_or_the_word_that_numbers
     text = f'[metrics]\naddress = "{address}"\n'
     assert problem_paths(text) == ["metrics.address"]
     parse_config(LEAST + text + 'token_file = "token"\n')
-    parse_config(LEAST + text + 'without_token = "metrics"\n')
+    parse_config(LEAST + text + 'anonymous = "metrics"\n')
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9464", "[::1]:9464", "unix:/run/gatewayd/status.sock"])
@@ -81,7 +81,7 @@ def test_an_address_that_stays_here_needs_none(address: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n', "metrics.address"),
+        ('[metrics]\naddress = "0.0.0.0:9464"\nanonymous = "metrics"\n', "metrics.address"),
         ('[metrics]\naddress = "[::]:9464"\ntoken_file = "t"\n', "metrics.address"),
         ("[hub.budget]\nconnects_per_second = 101\n", "hub.budget.connects_per_second"),
     ],

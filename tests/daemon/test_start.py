@@ -93,7 +93,7 @@ def test_a_reload_reads_the_file_anew_and_judges_it_alike(files: ConfigFolder) -
 
 
 def test_warnings_are_logged(files: ConfigFolder) -> None:
-    files.append('[metrics]\naddress = "0.0.0.0:0"\nwithout_token = "metrics"\n')
+    files.append('[metrics]\naddress = "0.0.0.0:0"\nanonymous = "metrics"\n')
     run = Run(files, lambda startup: ExitCode.OK)
     assert run.code == ExitCode.OK
     assert [(line["level"], "metrics.address" in str(line["message"])) for line in run.logged()] == [

@@ -56,14 +56,14 @@ def test_every_problem_is_printed_with_line_and_remedy(
 
 
 def test_warnings_fail_only_when_asked_to(files: ConfigFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    files.append('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n')
+    files.append('[metrics]\naddress = "0.0.0.0:9464"\nanonymous = "metrics"\n')
     assert check(files.toml) == ExitCode.OK
     assert "warning: metrics.address" in capsys.readouterr().out
     assert check(files.toml, "--warnings-as-errors") == ExitCode.WARNINGS
 
 
 def test_errors_outrank_warnings(files: ConfigFolder) -> None:
-    files.append('[metrics]\naddress = "0.0.0.0:9464"\nwithout_token = "metrics"\n[nonsense]\n')
+    files.append('[metrics]\naddress = "0.0.0.0:9464"\nanonymous = "metrics"\n[nonsense]\n')
     assert check(files.toml, "--warnings-as-errors") == ExitCode.CONFIG
 
 

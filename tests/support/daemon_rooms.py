@@ -19,9 +19,10 @@ from gatewayd.daemon.heartbeat import Heartbeat
 from gatewayd.daemon.keyring import Keyring
 from gatewayd.daemon.progress import Progress
 from gatewayd.daemon.status import DaemonStatus
-from gatewayd.flow.dispatch import Dispatch, LaneBounds
+from gatewayd.flow.dispatch import Dispatch
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.hub_tokens import HubTokens
+from gatewayd.flow.lane import LaneBounds
 from gatewayd.flow.renewal import Renewal
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
@@ -63,11 +64,25 @@ class SilentDialer:
         raise AssertionError("nobody sets this event")
 
 
+class DevicesHere:
+    """The listener, as far as the status asks: who is connected."""
+
+    def __init__(self) -> None:
+        self.present: set[Identity] = set()
+
+    def session(self, identity: Identity) -> object | None:
+        return self if identity in self.present else None
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+
 class DaemonRooms:
     """The rooms. `looked` and `became_good` are what the heartbeat told."""
 
     def __init__(self, folder: Path, loop: VirtualLoop, wall: float, names: tuple[str, ...]) -> None:
         self.loop = loop
+        self.here = DevicesHere()
         self.clock = LoopClock(loop, wall)
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
@@ -124,7 +139,14 @@ class DaemonRooms:
             on_look=self.looked.append,
         )
         self.status = DaemonStatus(
-            HOSTNAME, self.clock, self.watch, self.keyring, self.hub_sessions, self.budget, self.progress
+            HOSTNAME,
+            self.clock,
+            self.watch,
+            self.keyring,
+            self.hub_sessions,
+            self.budget,
+            self.progress,
+            self.here,
         )
         self.status.bind(self.metrics)
 
