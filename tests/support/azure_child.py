@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from azure.iot.device import IoTHubDeviceClient, Message
+from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse
 
 
 def say(event: str, **more: object) -> None:
@@ -41,6 +41,17 @@ def obey(client: Any, command: dict[str, Any]) -> None:
             client.update_sastoken(command["sastoken"])
         case "twin":
             say("twin", twin=client.get_twin())
+        case "report":
+            client.patch_twin_reported_properties(command["patch"])
+        case "listen_for_methods":
+            client.on_method_request_received = lambda call: say(
+                "method", name=call.name, payload=call.payload, rid=call.request_id
+            )
+        case "answer":
+            reply: Any = MethodResponse(command["rid"], command["status"], command["payload"])
+            client.send_method_response(reply)
+        case "listen_for_desired":
+            client.on_twin_desired_properties_patch_received = lambda patch: say("desired", patch=patch)
 
 
 def main() -> None:

@@ -91,8 +91,9 @@ class GatewaySite:
         outbox: str = "",
         deadlines: str = "",
         session: str = "",
+        device_lines: str = "",
     ) -> GatewaySite:
-        """Write everything. `tokens`, `listener`, `deadlines`, `session` are more lines of those tables."""
+        """Write everything. The other texts are more lines of the tables they are named after."""
         authority = Authority(folder, "gateway-authority")
         chain = authority.server(LISTENER_NAME, host).chain
         chain.chmod(0o600)
@@ -123,6 +124,7 @@ class GatewaySite:
             listener,
             "[devices]",
             'file = "devices.csv"',
+            device_lines,
             "[metrics]",
             f'address = "127.0.0.1:{metrics_port}"',
             "[outbox]",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,18 +64,27 @@ class GatewayRig:
 
 @asynccontextmanager
 async def gateway_rig(
-    folder: Path, *names: str, clock: SetClock | None = None, start: bool = True, **lines: Any
+    folder: Path,
+    *names: str,
+    hub: DeskHub | None = None,
+    clock: SetClock | None = None,
+    start: bool = True,
+    **lines: Any,
 ) -> AsyncIterator[GatewayRig]:
-    """Up to a started daemon. It is drained at the end when the test has not done so. `lines`: of the configuration."""
+    """Up to a started daemon, at a hub of its own or at `hub`. It is drained at the end when the test has not done so.
+
+    `lines`: of the configuration.
+    """
     clock = clock or SetClock()
-    async with emulated_hub(*names) as hub, asyncio.TaskGroup() as tasks:
-        site = GatewaySite.make(folder, hub, names, **lines)
+    async with AsyncExitStack() as around, asyncio.TaskGroup() as tasks:
+        at = hub if hub is not None else await around.enter_async_context(emulated_hub(*names))
+        site = GatewaySite.make(folder, at, names, **lines)
 
         def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
             return tasks.create_task(work, name=name)
 
         gateway = Gateway(load_config(site.toml, {}), devices=len(names), clock=clock, spawn=spawn)
-        rig = GatewayRig(gateway, site, hub, clock)
+        rig = GatewayRig(gateway, site, at, clock)
         if start:
             await gateway.start()
         try:
