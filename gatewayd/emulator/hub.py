@@ -1,4 +1,4 @@
-"""The emulated hub: one registry, one event log, one listening address, and everything that can be done to it.
+"""The emulated hub: one registry, one event log, one front, and everything that can be done to it.
 
     hub = HubEmulator(registry, HubSettings("hub.test"), make_certificate("hub.test", wall=...))
     await hub.start("127.0.0.1", 0)
@@ -8,7 +8,7 @@
 Made and used on one event loop. What it promises: it refuses and closes what the service would, when the service would,
 and says so in the log with the service's code and text; a connection's token is enforced within 100 ms of its expiry
 plus the grace, as far as one core can: closing a socket costs some 0.3 ms, so a thousand tokens that end in the same
-instant take longer. What it leaves out: AMQP, WebSockets, HTTPS, X.509 identities, message quotas, routing, files.
+instant take longer. What it leaves out: AMQP, HTTPS, X.509 identities, message quotas, routing, files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gatewayd.emulator.connect_counts import ConnectCounts
 from gatewayd.emulator.connect_throttle import ConnectThrottle, OverRate
 from gatewayd.emulator.event_log import EventLog, HubCode, Operation
 from gatewayd.emulator.faults import FaultBoard, FaultKind
+from gatewayd.emulator.front import Front
 from gatewayd.emulator.hub_state import HubSettings, HubState
 from gatewayd.emulator.ledger import Ledger
-from gatewayd.emulator.listening import Listening
 from gatewayd.emulator.mqtt_face import MqttFace
 from gatewayd.emulator.rates import PerSecond
 from gatewayd.emulator.registry import Registry
@@ -70,7 +70,7 @@ class HubEmulator(ServiceSide):
             sends=PerSecond(self._started_at),
         )
         super().__init__(state)
-        self._listening = Listening(self._meet, self._admit, self._handshake_failed)
+        self._front = Front(loop, self._meet, self._admit, self._handshake_failed)
 
     # Its parts
 
@@ -105,7 +105,12 @@ class HubEmulator(ServiceSide):
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens; the port is the real one also when 0 was asked for."""
-        return self._listening.address
+        return self._front.address
+
+    @property
+    def websocket_address(self) -> tuple[str, int] | None:
+        """Where MQTT over WebSocket is served; None when it is not."""
+        return self._front.websocket_address
 
     @property
     def open_identities(self) -> frozenset[str]:
@@ -113,14 +118,17 @@ class HubEmulator(ServiceSide):
 
     # Life
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        await self._listening.open(host, port, self.certificate.server_context(tls13=self._tls13))
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, *, websocket_port: int | None = None
+    ) -> None:
+        context = self.certificate.server_context(tls13=self._tls13)
+        await self._front.open(host, port, websocket_port, context)
         host, port = self.address
         self.state.log(Operation.HUB, cause="started", detail=f"{self.settings.hostname} on {host}:{port}")
 
     async def stop(self) -> None:
-        """Close every connection and the listening socket."""
-        await self._listening.close()
+        """Close every connection and the listening sockets."""
+        await self._front.close()
         self.state.empty.clear()
         if self._end_all("hub_stopped", "The hub was stopped"):
             with contextlib.suppress(TimeoutError):
@@ -159,7 +167,7 @@ class HubEmulator(ServiceSide):
         Stored sessions survive unless `lose_sessions`; the queues of cloud messages do in any case.
         """
         if seconds > 0:
-            await self._listening.be_away(seconds)
+            await self._front.be_away(seconds)
         ended = self._end_all("restart", "The hub has moved")
         if lose_sessions:
             for session in self.state.sessions.values():
@@ -168,12 +176,12 @@ class HubEmulator(ServiceSide):
 
     async def blackhole(self, seconds: float) -> None:
         """Accept TCP and never answer, for so long. Open connections stay."""
-        await self._listening.be_silent(seconds)
+        await self._front.be_silent(seconds)
 
     async def rotate_certificate(self, certificate: HubCertificate) -> None:
         """Show another chain to new connections."""
         self.certificate = certificate
-        await self._listening.use(certificate.server_context(tls13=self._tls13))
+        await self._front.use(certificate.server_context(tls13=self._tls13))
 
     def set_grace(self, seconds: float) -> None:
         self.settings.grace_seconds = seconds

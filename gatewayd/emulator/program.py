@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen", default="127.0.0.1:8883", metavar="ADDRESS:PORT", help="default %(default)s; port 0: any"
     )
     parser.add_argument(
+        "--websocket-port",
+        type=int,
+        metavar="PORT",
+        help="MQTT over WebSocket too, at the same address; SDKs dial 443; 0: any",
+    )
+    parser.add_argument(
         "--hostname",
         help="the hub's name in tokens, user names and the certificate (default: the listen address)",
     )
@@ -131,7 +137,7 @@ async def _run(args: argparse.Namespace) -> int:
                 certificate.write_authority(args.write_ca)
             if args.write_devices:
                 write_devices(registry, args.write_devices)
-            await hub.start(host, port)
+            await hub.start(host, port, websocket_port=args.websocket_port)
             if args.control:
                 await control.start(*parse_address(args.control))
             _say(as_json(hub, control.port) if args.json else greeting(hub, control.port, args.write_ca))
@@ -194,6 +200,10 @@ def greeting(hub: HubEmulator, control_port: int, authority: Path | None) -> str
             f"device:    HostName={name};DeviceId={example.name};SharedAccessKey=<its key>,"
             f" trusting {trusted}; SDKs insist on port 8883"
         )
+    if hub.websocket_address is not None:
+        lines.append(
+            f"websocket: wss://{host}:{hub.websocket_address[1]}/$iothub/websocket, subprotocol mqtt"
+        )
     if control_port:
         lines.append(f"control:   curl http://127.0.0.1:{control_port}/summary")
     return "\n".join(lines)
@@ -207,6 +217,7 @@ def as_json(hub: HubEmulator, control_port: int) -> str:
             "hostname": hub.settings.hostname,
             "host": host,
             "port": port,
+            "websocket_port": hub.websocket_address[1] if hub.websocket_address else None,
             "control_port": control_port,
             "identities": len(hub.registry),
         }

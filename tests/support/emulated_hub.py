@@ -99,6 +99,7 @@ async def emulated_hub(
     connects_per_second: int = 0,
     over_rate: OverRate = OverRate.DROP,
     tls13: bool = False,
+    websocket_port: int | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[DeskHub]:
     """A hub that knows `identities` (secondary keys are the primary of `{identity}:2`) and the usual policies."""
@@ -119,7 +120,7 @@ async def emulated_hub(
         over_rate=over_rate,
         tls13=tls13,
     )
-    await hub.start(host, port)
+    await hub.start(host, port, websocket_port=websocket_port)
     try:
         yield DeskHub(hub, certificate, hub.clock)
     finally:
