@@ -24,7 +24,7 @@ from pathlib import Path
 from gatewayd.errors import GatewaydError
 from gatewayd.message import Identity
 from gatewayd.store import outbox
-from gatewayd.store.schema import PAGE_SIZE, open_database, open_to_read, wal_path
+from gatewayd.store.schema import PAGE_SIZE, examine, open_database, open_to_read, wal_path
 
 KEPT_ASIDE = 3
 MAGIC = b"SQLite format 3\x00"
@@ -56,6 +56,24 @@ def is_damage(error: BaseException) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def check(path: Path) -> None:
+    """Read every page, change none. Raises Damaged, sqlite3.Error, StoreTooNew, StoreUnusable."""
+    examine(path)
+    with contextlib.closing(open_to_read(path)) as database:
+        verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise Damaged(verdict)
+
+
+@contextlib.contextmanager
+def untouched(path: Path) -> Iterator[None]:
+    """Whatever closes meanwhile is not the last connection to the file."""
+    with contextlib.closing(open_to_read(path)) as reader:
+        with contextlib.suppress(sqlite3.Error):
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        yield
+
+
 def finish_move(path: Path) -> None:
     """Before an open: finish what a crash interrupted."""
     fresh = _fresh(path)
@@ -78,8 +96,9 @@ def mend(path: Path, wall: float, *, next_seq: int = 1) -> Salvage:
     aside = _name_aside(path, wall)
     path.rename(aside)
     for suffix in ("-wal", "-page1"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        beside = path.with_name(path.name + suffix)
+        if beside.exists() and beside.stat().st_size:
+            beside.rename(aside.with_name(aside.name + suffix))
     _remove_logs(path)
     fresh.rename(path)
     _sync_directory(path)

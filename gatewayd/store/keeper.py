@@ -124,6 +124,8 @@ class Keeper:
 
     def open(self) -> Contents:
         """Take the lock and the file. Raises StoreTooNew, StoreInUse, StoreUnusable; a failing disk is a state."""
+        if self._path.exists() and not self._path.is_file():
+            raise StoreUnusable(str(self._path), "it is not a file")
         try:
             self._lock = StoreLock(self._path)
         except OSError as error:
@@ -206,8 +208,7 @@ class Keeper:
             try:
                 return self._commit(batch, kinds)
             except (sqlite3.Error, damage.Damaged) as error:
-                if not (again and damage.is_damage(error) and self._mend()):
-                    self._fail(error)
+                if not self._recovers(error, again=again):
                     return None
         return None
 
@@ -358,8 +359,7 @@ class Keeper:
             except (sqlite3.Error, damage.Damaged) as error:
                 for message in found:
                     self._backlog.release(message.seq)
-                if not (again and damage.is_damage(error) and self._mend()):
-                    self._fail(error)
+                if not self._recovers(error, again=again):
                     return ()
             else:
                 return tuple(found)
@@ -388,8 +388,7 @@ class Keeper:
             try:
                 return self._keepsakes.read_twin(self._database, identity)
             except sqlite3.Error as error:
-                if not (again and damage.is_damage(error) and self._mend()):
-                    self._fail(error)
+                if not self._recovers(error, again=again):
                     return None
         return None
 
@@ -432,7 +431,7 @@ class Keeper:
         try:
             self._load()
         except (sqlite3.Error, damage.Damaged) as error:
-            self._disconnect()
+            self._disconnect(damaged=damage.is_damage(error))
             if not damage.is_damage(error):
                 raise
             salvage = damage.mend(self._path, self._wall(), next_seq=self._next_seq)
@@ -440,12 +439,9 @@ class Keeper:
         return self._contents(salvage)
 
     def _load(self) -> None:
-        fresh = not self._path.exists()
+        if 0 < _size_of_file(self._path) <= CHECKED_BYTES:
+            damage.check(self._path)
         self._database = database = open_database(self._path)
-        if not fresh and self._path.stat().st_size <= CHECKED_BYTES:
-            verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise damage.Damaged(verdict)
         leased = self._backlog.leases()
         self._backlog = outbox.load(database, leased, self._settled)
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
@@ -462,18 +458,27 @@ class Keeper:
             lost if salvage else 0,
         )
 
-    def _disconnect(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+    def _disconnect(self, *, damaged: bool = False) -> None:
+        if self._database is None:
+            return
+        # The last connection that closes copies the WAL into the file. A damaged one is put aside as it is.
+        aside = damage.untouched(self._path) if damaged else contextlib.nullcontext()
+        with aside, contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        self._database = None
 
-    def _mend(self) -> bool:
-        """The file was found damaged while it was in use."""
+    def _recovers(self, error: BaseException, *, again: bool) -> bool:
+        """After an error in use: True when the file was damaged and is mended, so that it may be asked once more."""
+        if not (again and damage.is_damage(error)):
+            self._fail(error)
+            return False
         self._become(Health.FAILING)
-        self._disconnect()
+        self._disconnect(damaged=True)
         self._try_to_connect(damaged=True)
-        return self._database is not None
+        if self._database is None:
+            return False
+        self._succeed()
+        return True
 
     def _try_to_connect(self, *, damaged: bool = False) -> None:
         try:

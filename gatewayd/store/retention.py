@@ -14,7 +14,7 @@ from gatewayd.store.messages import WhenFull
 
 # Numbers, times, checksum, headers of row and page, and the row's place in the index of ends; a test compares it with
 # a file.
-FIXED_OVERHEAD = 64
+FIXED_OVERHEAD = 48
 
 # The latch opens when this part of the bound is free.
 FREE_AGAIN = 16

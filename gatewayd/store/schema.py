@@ -157,11 +157,11 @@ def _statements(script: str) -> list[str]:
     """The statements of a script; `executescript` would commit in the middle."""
     found: list[str] = []
     rest = ""
-    for line in script.splitlines(keepends=True):
-        rest += line
+    for part in script.rstrip().removesuffix(";").split(";"):
+        rest += part + ";"
         if sqlite3.complete_statement(rest):
             found.append(rest)
             rest = ""
-    if rest.strip():
+    if rest:
         raise ValueError("a migration ends inside a statement")
     return found
