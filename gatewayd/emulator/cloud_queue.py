@@ -58,6 +58,10 @@ class CloudMessage:
     def __post_init__(self) -> None:
         if len(self.bag) + len(self.payload) > MAX_CLOUD_MESSAGE_BYTES:
             raise ValueError(f"a cloud message has at most {MAX_CLOUD_MESSAGE_BYTES} bytes")
+        if wrong := {"+", "#", "\0"} & set(self.place + self.bag):
+            raise ValueError(
+                f"the topic of a cloud message may not hold {sorted(wrong)} [MQTT-3.3.2-2, MQTT-1.5.3-2]"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,11 @@ class ServiceRoutes:
             raise ValueError(f"no part of a message: {sorted(unknown)}")
         said = {name: value for name, value in wanted.items() if name in PROPERTIES}
         encoded = wanted.get("body_base64")
-        body = str(wanted.get("body", "")).encode() if encoded is None else base64.b64decode(encoded, validate=True)
+        body = (
+            str(wanted.get("body", "")).encode()
+            if encoded is None
+            else base64.b64decode(encoded, validate=True)
+        )
         number = self._hub.send_to_device(
             wanted["identity"],
             body,

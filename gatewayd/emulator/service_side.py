@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from gatewayd.emulator.cloud_queue import CloudMessage, Delivery
 from gatewayd.emulator.hub_state import HubState
@@ -70,7 +71,7 @@ class ServiceSide:
         if bag is not None and properties is not None:
             raise ValueError("a bag or properties, not both")
         state, session = self.state, self.state.session(self._known(identity))
-        place = f"inputs/{module_input}" if module_input else DEVICEBOUND
+        place = f"inputs/{quote(module_input, safe='')}" if module_input else DEVICEBOUND
         properties = properties or CloudProperties()
         expires_at = None if properties.lifetime is None else state.wall() + properties.lifetime
         if bag is None:
@@ -146,7 +147,7 @@ class ServiceSide:
         calls[rid] = identity, reply
         try:
             connection = self.state.open.get(identity)
-            topic = f"$iothub/methods/POST/{method}/?$rid={rid}"
+            topic = f"$iothub/methods/POST/{quote(method, safe='')}/?$rid={rid}"
             if connection is None or not connection.publish(METHODS, topic, payload):
                 raise NotOnline(f"{resource_of(identity)} is not online")
             async with asyncio.timeout(within):

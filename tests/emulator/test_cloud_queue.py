@@ -124,6 +124,8 @@ def test_the_queue_a_message_and_the_memory_of_ends_are_bounded() -> None:
     assert queue.enqueue(CloudMessage("", b"")) == 0
     with pytest.raises(ValueError, match="bytes"):
         CloudMessage("a", bytes(MAX_CLOUD_MESSAGE_BYTES))
+    with pytest.raises(ValueError, match="topic"):
+        CloudMessage("a+b=1", b"")
     for _ in range(KEPT_ENDS // MAX_CLOUD_MESSAGES + 1):
         queue.purge()
         while queue.enqueue(CloudMessage("", b"")):

@@ -1,0 +1,92 @@
+"""Runs the feature script in a process of its own and gives its transcript.
+
+async with controlled_hub("dev", "dev/mod", "plain", ...) as (desk, control):
+    transcript = await run_features(desk, control, authority=..., gateway="")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gatewayd.emulator.control import ControlServer
+from tests.support.azure_device import SDK_PORT, own_loopback_address
+from tests.support.emulated_hub import DeskHub, device_key_text, emulated_hub
+
+SCRIPT = Path(__file__).with_name("feature_script.py")
+ROOT = SCRIPT.parents[2]
+DEVICE, MODULE, PLAIN = "dev-01", "dev-01/mod", "dev-02"
+IDENTITIES = (DEVICE, MODULE, PLAIN)
+STORIES = ("device", "module", "plain")
+WITHIN_SECONDS = 120.0
+
+
+class ScriptFailed(AssertionError):
+    """The script did not come to its end; says what it had told and why it stopped."""
+
+
+@asynccontextmanager
+async def feature_hub() -> AsyncIterator[tuple[DeskHub, str]]:
+    """A hub where the SDK can find it, and the address of its remote control."""
+    address = own_loopback_address()
+    async with emulated_hub(*IDENTITIES, hostname=address, host=address, port=SDK_PORT) as desk:
+        control = ControlServer(desk.hub)
+        await control.start("127.0.0.1", 0)
+        try:
+            yield desk, f"http://127.0.0.1:{control.port}"
+        finally:
+            await control.close()
+
+
+async def run_features(
+    desk: DeskHub,
+    control: str,
+    *,
+    gateway: str = "",
+    authority: str = "",
+    websockets: bool = False,
+    stories: Sequence[str] = STORIES,
+    retained_will: bool = False,
+) -> list[str]:
+    """The transcript of a run straight at the hub, or at `gateway`, whose `authority` is PEM text."""
+    script = {
+        "hostname": desk.hostname,
+        "gateway": gateway,
+        "authority": authority or desk.certificate.authority_pem.decode(),
+        "control": control,
+        "keys": {name: device_key_text(name) for name in IDENTITIES},
+        "token": desk.token(PLAIN),
+        "device": DEVICE,
+        "module": MODULE,
+        "plain": PLAIN,
+        "websockets": websockets,
+        "stories": list(stories),
+        "retained_will": retained_will,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(SCRIPT), json.dumps(script)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    communicating = asyncio.ensure_future(process.communicate())
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            out, error = await asyncio.shield(communicating)
+    except TimeoutError:
+        process.kill()
+        out, error = await communicating
+        raise ScriptFailed(f"not within {WITHIN_SECONDS:g} s; it told {out.decode()[-2000:]}") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await communicating
+    transcript = out.decode().splitlines()
+    if process.returncode != 0:
+        raise ScriptFailed(f"after {transcript[-3:]}: {error.decode()[-2000:]}")
+    return transcript
