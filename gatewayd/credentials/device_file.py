@@ -11,16 +11,15 @@ second key may be empty or left out. Key text is checked for shape only; what a 
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from gatewayd.errors import ConfigProblem, DeviceFileError
+from gatewayd.credentials.secret_file import read_secret_file, wipe
+from gatewayd.errors import ConfigError, ConfigProblem, DeviceFileError
 from gatewayd.message import Identity
 
 MAX_DEVICES: Final = 100_000
@@ -44,11 +43,6 @@ _KEY_IN_THE_WRONG_COLUMN: Final = re.compile(rb"[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]
 
 _Span = tuple[int, int]
 Keys = tuple[Identity, bytearray, bytearray | None]
-
-
-def wipe(buffer: bytearray) -> None:
-    """Overwrite a buffer in place; its length stays."""
-    buffer[:] = bytes(len(buffer))
 
 
 def open_device_file(path: Path, *, check_permissions: bool = True) -> DeviceFile:
@@ -108,34 +102,11 @@ class DeviceFile:
 
 def _read(path: Path, check_permissions: bool) -> bytearray:
     try:
-        # Not blocking: a named pipe is refused below instead of waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _refused(path, error.strerror or "cannot be opened", "a file this user can read") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, "is not a regular file", "a regular file")
-        if check_permissions and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            mode = stat.S_IMODE(status.st_mode)
-            raise _refused(path, f"holds keys and has mode {mode:04o}", f"mode 0600; run: chmod 600 {path}")
-        if status.st_size > MAX_FILE_BYTES:
-            raise _refused(path, f"is {status.st_size} bytes long", f"at most {MAX_FILE_BYTES} bytes")
-        # One byte more than expected, so that a file that grows meanwhile is seen.
-        buffer = bytearray(status.st_size + 1)
-        filled = 0
-        with memoryview(buffer) as view:
-            while filled < len(view) and (count := file.readinto(view[filled:])):
-                filled += count
-        if filled != status.st_size:
-            wipe(buffer)
-            raise _refused(path, "changed while it was read", "a file that is moved into place whole")
-        del buffer[filled:]
-        return buffer
-
-
-def _refused(path: Path, problem: str, allowed: str) -> DeviceFileError:
-    return DeviceFileError((ConfigProblem(str(path), problem, allowed),))
+        return read_secret_file(
+            path, holds="keys", max_bytes=MAX_FILE_BYTES, check_permissions=check_permissions
+        )
+    except ConfigError as error:
+        raise DeviceFileError(error.problems) from error
 
 
 @dataclass(frozen=True, slots=True)

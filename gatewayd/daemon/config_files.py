@@ -20,7 +20,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from gatewayd.credentials.device_file import open_device_file, wipe
+from gatewayd.credentials.device_file import open_device_file
+from gatewayd.credentials.secret_file import wipe
 from gatewayd.daemon.config import Config
 from gatewayd.daemon.status_token import ALLOWED as TOKEN_ALLOWED
 from gatewayd.daemon.status_token import KEY as STATUS_TOKEN

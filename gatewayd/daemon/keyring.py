@@ -9,7 +9,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from gatewayd.credentials.device_file import open_device_file, wipe
+from gatewayd.credentials.device_file import open_device_file
+from gatewayd.credentials.secret_file import wipe
 from gatewayd.flow.hub_tokens import KeyIndices
 from gatewayd.message import Identity
 from gatewayd.protocol.iothub.sas import resource

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from gatewayd.credentials.device_file import wipe
+from gatewayd.credentials.secret_file import wipe
 from gatewayd.errors import ConfigError, ConfigProblem
 
 KEY: Final = "metrics.token_file"

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gatewayd.clock import ClockWatch, SystemClock
-from gatewayd.credentials.device_file import open_device_file, wipe
+from gatewayd.credentials.device_file import open_device_file
+from gatewayd.credentials.secret_file import wipe
 from gatewayd.daemon.config_values import Duration, Hostname, Kind, NotAllowed, Surroundings
 from gatewayd.daemon.exit_codes import ExitCode
 from gatewayd.errors import ClockUntrusted, DeviceFileError, KeyMalformed

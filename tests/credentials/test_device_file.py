@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.credentials import device_file
-from gatewayd.credentials.device_file import MAX_PROBLEMS_SHOWN, open_device_file, wipe
+from gatewayd.credentials.device_file import MAX_PROBLEMS_SHOWN, open_device_file
+from gatewayd.credentials.secret_file import wipe
 from gatewayd.errors import DeviceFileError
 from gatewayd.message import Identity
 
