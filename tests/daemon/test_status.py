@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from gatewayd.daemon.fleet_facts import ClockState, Expiry, Outbox, Reload, Tokens
 from gatewayd.daemon.heartbeat import PROMISED_SECONDS, ROOM
-from gatewayd.daemon.status_page import SHOWN, status_page
-from gatewayd.flow.hub_sessions import NotedRefusal
+from gatewayd.daemon.status_words import CLOCK_UNSYNCHRONIZED, CLOCK_WRONG, health_remedy
+from gatewayd.errors import ConfigProblem
+from gatewayd.flow.session_notes import NO_CONNECTION, SessionError
 from gatewayd.message import Identity
 from gatewayd.protocol.iothub.refusals import Ask, classify_connack
 from gatewayd.protocol.mqtt.faults import ConnackCode
@@ -81,7 +86,7 @@ def test_every_identity_with_a_key_is_counted_in_one_state(tmp_path: Path) -> No
         states = ("absent", "queued", "up", "backoff", "parked", "renewing")
         counted = {state: rooms.value("gatewayd_devices", state=state) for state in states}
         assert counted == {"absent": 2, "queued": 0, "up": 1, "backoff": 1, "parked": 0, "renewing": 0}
-        assert sum(count for _, count in rooms.status.snapshot().devices) == 4
+        assert sum(count for _, count in rooms.status.fleet().states) == 4
 
 
 def test_the_gauges_of_the_tokens_are_in_wall_time(tmp_path: Path) -> None:
@@ -97,32 +102,128 @@ def test_the_gauges_of_the_tokens_are_in_wall_time(tmp_path: Path) -> None:
         assert rooms.value("gatewayd_connect_budget_available") == 10
 
 
-def test_the_page_shows_the_next_renewals_and_the_first_expiry(tmp_path: Path) -> None:
-    names = tuple(f"dev-{number:03}" for number in range(SHOWN + 5))
+def test_the_fleet_is_told_with_its_tokens_and_whose_ends_first(tmp_path: Path) -> None:
+    with daemon_rooms(tmp_path, "dev-01", "dev-02", "dev-03") as rooms:
+        rooms.up("dev-01")
+        rooms.loop.run_for(10.0)
+        rooms.up("dev-02")
+        rooms.here.present.add(DEV)
+        facts = rooms.status.fleet()
+        assert (facts.hub, facts.engine) == (HOSTNAME, rooms.keyring.signer.engine)
+        assert facts.taken_at == WALL + 10.0
+        assert (facts.devices, facts.connected) == (3, 1)
+        assert dict(facts.states)["up"] == 2
+        assert facts.tokens == Tokens(2, 0, Expiry("dev-01", WALL + LIFETIME))
+        rooms.loop.run_for(LIFETIME - 5.0)
+        facts = rooms.status.fleet()
+        assert facts.tokens.expired == 1, "nobody renewed it: no heartbeat beats here"
+        assert [one.what for one in facts.concerns if one.remedy] == [
+            "gatewayd is starting",
+            "1 tokens in use are past their expiry",
+        ]
+
+
+def test_planned_renewals_stand_in_their_minutes_and_done_ones_in_theirs(tmp_path: Path) -> None:
+    names = tuple(f"dev-{number:03}" for number in range(25))
     with daemon_rooms(tmp_path, *names) as rooms:
+        rooms.loop.run_for(10_000.0)
         for name in names:
             rooms.up(name)
             rooms.loop.run_for(1.0)
-        snapshot = rooms.status.snapshot()
-        planned = {str(one.identity): WALL + one.planned for one in rooms.conductor.sessions()}
-        assert len(snapshot.next_renewals) == SHOWN + 1, "one more than is shown, so that the page can say so"
-        assert [one.at for one in snapshot.next_renewals] == sorted(planned.values())[: SHOWN + 1]
-        assert all(planned[one.identity] == one.at for one in snapshot.next_renewals)
-        assert snapshot.earliest_expiry is not None
-        assert (snapshot.earliest_expiry.identity, snapshot.earliest_expiry.at) == (
-            "dev-000",
-            WALL + LIFETIME,
-        )
-        assert (snapshot.hub, snapshot.engine) == (HOSTNAME, rooms.keyring.signer.engine)
-        assert "dev-000" in status_page(snapshot)
+        notes, now = rooms.hub_sessions.notes, rooms.clock.monotonic()
+        for ago in (3700.0, 600.0, 600.0, 0.0):
+            notes.renewal_done(now - ago)
+        notes.renewal_failed(now)
+        renewals = rooms.status.fleet().renewals
+        assert (renewals.done, renewals.failed, renewals.planned) == (3, 1, 25)
+        current = renewals.bars[renewals.now]
+        assert current.at <= WALL + now < current.at + 60.0
+        assert (current.done, current.failed) == (1, 1)
+        assert {bar.done for bar in renewals.bars if bar.at <= WALL + now - 600.0 < bar.at + 60.0} == {2}
+        for session in rooms.conductor.sessions():
+            (bar,) = (bar for bar in renewals.bars if bar.at <= WALL + session.planned < bar.at + 60.0)
+            assert bar.planned
 
 
-def test_the_page_shows_the_latest_refusal_first_with_what_to_do(tmp_path: Path) -> None:
+def test_a_renewal_that_is_late_stands_in_the_minute_that_runs(tmp_path: Path) -> None:
+    with daemon_rooms(tmp_path, "dev-01") as rooms:
+        session = rooms.up("dev-01")
+        rooms.loop.run_for(session.planned + 200.0)
+        renewals = rooms.status.fleet().renewals
+        assert renewals.bars[renewals.now].planned == renewals.planned == 1
+
+
+def test_a_step_of_the_wall_clock_moves_no_bar(tmp_path: Path) -> None:
+    with daemon_rooms(tmp_path, "dev-01") as rooms:
+        rooms.loop.run_for(1000.0)
+        rooms.hub_sessions.notes.renewal_done(700.0)
+        before = rooms.status.fleet().renewals
+        rooms.clock.offset += 7200.0
+        after = rooms.status.fleet().renewals
+        assert [bar.done for bar in after.bars] == [bar.done for bar in before.bars]
+        assert [bar.at - 7200.0 for bar in after.bars] == [bar.at for bar in before.bars]
+
+
+def test_errors_are_told_by_cause_what_stands_first_with_what_to_do(tmp_path: Path) -> None:
     with daemon_rooms(tmp_path, "dev-01", "dev-02") as rooms:
         refusal = classify_connack(ConnackCode.NOT_AUTHORIZED, clock_trusted=True, token_fresh=True).refusal
-        for name, at in (("dev-01", WALL), ("dev-02", WALL + 5)):
-            rooms.hub_sessions.refusals.append(NotedRefusal(at, Identity.parse(name), refusal))
-        seen = rooms.status.snapshot().refusals
-        assert [one.identity for one in seen] == ["dev-02", "dev-01"]
-        assert (seen[0].code, seen[0].remedy) == (refusal.code, refusal.remedy)
-        assert seen[0].remedy
+        notes = rooms.hub_sessions.notes
+        notes.error(Identity("dev-02"), SessionError(WALL + 5, None, "no route to host"))
+        notes.well(Identity("dev-02"))
+        notes.error(DEV, SessionError(WALL, refusal, "CONNACK 5"))
+        first, second = rooms.status.fleet().causes
+        assert (first.key, first.count, first.standing) == ("401003 credential", 1, 1)
+        assert (first.last_at, first.last_device, first.words) == (WALL, "dev-01", "CONNACK 5")
+        assert (first.name, first.remedy) == (refusal.name, refusal.remedy)
+        assert (second.key, second.name, second.standing) == (NO_CONNECTION, "", 0)
+        assert second.remedy
+
+
+def test_a_reload_is_remembered_and_one_that_was_refused_is_a_concern(tmp_path: Path) -> None:
+    with daemon_rooms(tmp_path, "dev-01") as rooms:
+        rooms.status.started = True
+        assert rooms.status.fleet().reload == Reload(WALL, True)
+        rooms.loop.run_for(60.0)
+        rooms.status.reloaded((ConfigProblem("tokens.lifetime", "60 has no unit"),))
+        facts = rooms.status.fleet()
+        assert (facts.reload.at, facts.reload.succeeded) == (WALL + 60.0, False)
+        assert facts.reload.problems == ("tokens.lifetime: 60 has no unit",)
+        assert [one.what for one in facts.concerns] == ["the last reload was refused"]
+        assert facts.ready, "the old configuration serves"
+        rooms.status.reloaded(())
+        assert rooms.status.fleet().concerns == ()
+
+
+@dataclass
+class Figures:
+    """An outbox, as far as the page asks."""
+
+    messages: int
+    size: int
+    max_bytes: int
+    health: str
+
+
+def test_the_outbox_is_told_and_one_that_is_not_well_is_a_concern(tmp_path: Path) -> None:
+    with daemon_rooms(tmp_path, "dev-01") as rooms:
+        rooms.status.started = True
+        assert rooms.status.fleet().outbox is None
+        rooms.status.outbox = Figures(7, 1000, 4096, "ok")
+        assert rooms.status.fleet().outbox == Outbox(7, 1000, 4096, "ok", "")
+        assert rooms.status.fleet().concerns == ()
+        rooms.status.outbox = Figures(9, 4096, 4096, "disk_full")
+        (concern,) = rooms.status.fleet().concerns
+        assert concern.what == "the outbox is not well: disk_full"
+        assert concern.remedy == health_remedy("disk_full")
+
+
+def test_the_state_of_the_clock_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel: list[bool | None] = [True, False, None]
+    monkeypatch.setattr("gatewayd.daemon.status.kernel_clock_synchronized", lambda: kernel.pop(0))
+    with daemon_rooms(tmp_path, "dev-01") as rooms:
+        assert rooms.status.fleet().clock == ClockState(True, True, "")
+        assert rooms.status.fleet().clock == ClockState(True, False, CLOCK_UNSYNCHRONIZED)
+        rooms.clock.offset = 1000.0
+        assert rooms.status.fleet().clock == ClockState(False, None, CLOCK_WRONG)
