@@ -53,7 +53,6 @@ class Conversation(Generic[EventT, ClosedT]):
         "_error",
         "_finished",
         "_in_turn",
-        "_is_closed",
         "_on_closed",
         "_on_event",
         "_on_writable",
@@ -61,6 +60,7 @@ class Conversation(Generic[EventT, ClosedT]):
         "_suspended",
         "_waiting",
         "_wheel",
+        "is_closed",
     )
 
     def __init__(
@@ -90,18 +90,13 @@ class Conversation(Generic[EventT, ClosedT]):
         self._suspended = False
         self._in_turn = False
         self._finished = False  # finish() was called: the peer's end is what stream_closed says
-        self._is_closed = False
+        self.is_closed = False  # `on_closed` has been called
         self._error: Exception | None = None
 
     @property
     def stream(self) -> Stream | None:
         """The stream, while there is one."""
         return self._stream
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `on_closed` has been called."""
-        return self._is_closed
 
     @property
     def error(self) -> Exception | None:
@@ -120,7 +115,24 @@ class Conversation(Generic[EventT, ClosedT]):
 
     def flush(self) -> None:
         """After verbs of the automaton: deliver their events, send their bytes, file the deadline."""
-        self._turn()
+        if self._in_turn or self.is_closed:
+            return
+        self._in_turn = True
+        try:
+            closing = self._deliver()
+        finally:
+            self._in_turn = False
+        stream, automaton = self._stream, self._automaton
+        if closing is not None:
+            self._close(closing)
+        elif stream is not None:
+            data = automaton.bytes_to_send()
+            # After finish() our end is said: what the automaton would still answer is not owed any more.
+            if data and stream.is_open:
+                stream.write(data)
+            if self._finished:
+                stream.finish()
+            self._wheel.set(self._deadline, automaton.deadline())
 
     def finish(self) -> None:
         """Flush, then end our side of the stream and listen on: the automaton is told the peer's end at its FIN.
@@ -130,7 +142,7 @@ class Conversation(Generic[EventT, ClosedT]):
         """
         if self._stream is not None:
             self._finished = True
-            self._turn()  # inside `on_event` that turn does it, behind what it has to send
+            self.flush()  # inside `on_event` that turn does it, behind what it has to send
 
     def abort(self, error: Exception | None = None) -> None:
         """Reset the connection. `on_closed` follows, later, with what the automaton makes of a lost connection."""
@@ -139,7 +151,7 @@ class Conversation(Generic[EventT, ClosedT]):
 
     def suspend(self) -> None:
         """No events and no reading until `resume`. The automaton's own deadlines go on."""
-        if not self._suspended and not self._is_closed:
+        if not self._suspended and not self.is_closed:
             self._suspended = True
             if self._stream is not None:
                 self._stream.pause_reading()
@@ -150,7 +162,7 @@ class Conversation(Generic[EventT, ClosedT]):
             self._suspended = False
             if self._stream is not None:
                 self._stream.resume_reading()
-            self._turn()
+            self.flush()
 
     # What the stream says
 
@@ -158,33 +170,33 @@ class Conversation(Generic[EventT, ClosedT]):
         self._stream = stream
         if self._suspended:
             stream.pause_reading()
-        self._turn()
+        self.flush()
 
     def stream_data(self, data: bytes) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return  # somebody between the stream and us was late
         self._automaton.receive(data, self._clock.monotonic())
-        self._turn()
+        self.flush()
 
     def stream_eof(self) -> None:
-        if self._finished or self._is_closed:
+        if self._finished or self.is_closed:
             return
         self._automaton.receive_eof(self._clock.monotonic())
-        self._turn()
+        self.flush()
 
     def stream_writable(self) -> None:
-        if self._on_writable is not None and not self._is_closed:
+        if self._on_writable is not None and not self.is_closed:
             self._on_writable()
-            self._turn()
+            self.flush()
 
     def stream_closed(self, error: Exception | None) -> None:
         self._stream = None
         self._error = error
-        if self._is_closed:
+        if self.is_closed:
             return
         self._automaton.receive_eof(self._clock.monotonic())
-        self._turn()
-        if not self._is_closed:
+        self.flush()
+        if not self.is_closed:
             raise LocalProtocolError(
                 f"{type(self._automaton).__name__} made no closing event of a lost connection"
             )
@@ -194,33 +206,21 @@ class Conversation(Generic[EventT, ClosedT]):
     def _deadline_due(self, now: float) -> None:
         try:
             self._automaton.handle_deadline(now)
-            self._turn()
+            self.flush()
         except Exception as error:
             self.abort(error)
             raise
 
-    # One turn
+    # Within
 
-    def _turn(self) -> None:
-        if self._in_turn or self._is_closed:
-            return
-        self._in_turn = True
-        try:
-            closing = self._deliver()
-        finally:
-            self._in_turn = False
-        stream = self._stream
-        if closing is None:
-            if stream is not None:
-                self._send(stream)
-                if self._finished:
-                    stream.finish()
-                self._wheel.set(self._deadline, self._automaton.deadline())
-            return
-        self._is_closed = True
+    def _close(self, closing: ClosedT) -> None:
+        self.is_closed = True
         self._wheel.set(self._deadline, None)
+        stream = self._stream
         if stream is not None:
-            self._send(stream)
+            data = self._automaton.bytes_to_send()
+            if data and stream.is_open:
+                stream.write(data)
             stream.close()
         self._on_closed(closing)
 
@@ -243,9 +243,3 @@ class Conversation(Generic[EventT, ClosedT]):
                 self._waiting.append(event)
             else:
                 self._on_event(event)
-
-    def _send(self, stream: Stream) -> None:
-        data = self._automaton.bytes_to_send()
-        # After finish() our end is said: what the automaton would still answer is not owed any more.
-        if data and stream.is_open:
-            stream.write(data)

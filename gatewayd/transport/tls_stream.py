@@ -116,7 +116,6 @@ class TlsStream(asyncio.BufferedProtocol):
     """A TLS connection in either role; the module's docstring is its contract."""
 
     __slots__ = (
-        "_congested",
         "_engine",
         "_eof_told",
         "_error",
@@ -139,6 +138,7 @@ class TlsStream(asyncio.BufferedProtocol):
         "_truncated",
         "_unsent",
         "_unsent_bytes",
+        "congested",
     )
 
     def __init__(
@@ -179,7 +179,8 @@ class TlsStream(asyncio.BufferedProtocol):
         self._flush_planned = False
         self._held = b""  # plaintext that was here when reading was paused
         self._paused = False
-        self._congested = False
+        # More than `write_high` bytes wait for the kernel; `stream_writable` says when that is over.
+        self.congested = False
         self._fin_seen = False
         self._truncated = False
         self._eof_told = False
@@ -224,11 +225,6 @@ class TlsStream(asyncio.BufferedProtocol):
         return self._state is _State.OPEN
 
     @property
-    def congested(self) -> bool:
-        """Whether more than `write_high` bytes wait for the kernel; `stream_writable` says when that is over."""
-        return self._congested
-
-    @property
     def write_buffer_size(self) -> int:
         """Bytes written and not yet taken by the kernel."""
         waiting = self._transport.get_write_buffer_size() if self._transport else 0
@@ -247,7 +243,7 @@ class TlsStream(asyncio.BufferedProtocol):
                 return False
             raise LocalProtocolError(f"write on a stream that is {self._state.name}")
         size, cap = len(data), self._limits.write_cap
-        if (self._congested or size > cap) and self.write_buffer_size + size > cap:
+        if (self.congested or size > cap) and self.write_buffer_size + size > cap:
             self.abort(
                 Bounded(f"{self.write_buffer_size} bytes unsent and {size} more; at most {cap} are kept")
             )
@@ -259,7 +255,7 @@ class TlsStream(asyncio.BufferedProtocol):
         elif not self._flush_planned:
             self._flush_planned = True
             self._shared.flush_later(self._flush, self._loop)
-        return not self._congested
+        return not self.congested
 
     def pause_reading(self) -> None:
         """Read nothing from the socket and hand out nothing, from this instant."""
@@ -332,10 +328,10 @@ class TlsStream(asyncio.BufferedProtocol):
         return self._state is _State.OPEN or (self._state is _State.FINISHED and self._paused)
 
     def pause_writing(self) -> None:
-        self._congested = True
+        self.congested = True
 
     def resume_writing(self) -> None:
-        self._congested = False
+        self.congested = False
         if self._state is _State.OPEN and self._owner is not None:
             with self._faults_end_the_stream():
                 self._owner.stream_writable()

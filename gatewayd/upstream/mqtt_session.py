@@ -192,7 +192,13 @@ class MqttHubSession:
     @property
     def can_publish(self) -> bool:
         """True when a message may be handed over now."""
-        return self.can_say and self._memory.in_flight < self._carrier.settings.window
+        link = self._link
+        return (
+            link is not None
+            and not self._held
+            and self._memory.in_flight < self._carrier.settings.window
+            and link.can_publish
+        )
 
     @property
     def opens_soon(self) -> bool:
@@ -205,7 +211,8 @@ class MqttHubSession:
         if link is None or not self.can_publish:
             raise LocalProtocolError(f"{self.identity}: publish while the session cannot")
         handle = link.publish(message)
-        self._note_in_flight(self._carrier.clock.monotonic())
+        if self._attempt is not None:
+            self._note_in_flight(self._attempt)
         return handle
 
     def say(self, topic: str, payload: bytes) -> bool:
@@ -459,7 +466,8 @@ class MqttHubSession:
     def link_event(self, link: MqttLink, event: ClientEvent) -> None:
         if isinstance(event, PublishAcknowledged):
             # The handover hears of an idle moment before the owner fills it again.
-            self._note_in_flight(self._carrier.clock.monotonic())
+            if self._attempt is not None:
+                self._note_in_flight(self._attempt)
             self._owner.acknowledged(self, event.packet_id)
         elif isinstance(event, ConnackReceived) and link is self._next and self._attempt is not None:
             now = self._carrier.clock.monotonic()
@@ -560,10 +568,9 @@ class MqttHubSession:
         if self.can_publish:
             self._owner.writable(self)
 
-    def _note_in_flight(self, now: float) -> None:
-        if self._attempt is not None:
-            self._attempt.in_flight(self._memory.in_flight, now)
-            self._advance()
+    def _note_in_flight(self, attempt: Handover) -> None:
+        attempt.in_flight(self._memory.in_flight, self._carrier.clock.monotonic())
+        self._advance()
 
     def _closed(self) -> None:
         self._closing = None

@@ -21,6 +21,6 @@ def test_the_face_is_more_than_writing() -> None:
 @pytest.mark.parametrize("name", FACE)
 def test_each_kind_of_stream_has_the_whole_face(kind: type, name: str) -> None:
     ours, face = inspect.getattr_static(kind, name), inspect.getattr_static(Stream, name)
-    assert isinstance(ours, property) == isinstance(face, property)
-    if not isinstance(ours, property):
+    assert callable(ours) == callable(face)
+    if callable(ours):
         assert inspect.signature(ours) == inspect.signature(face)

@@ -212,7 +212,8 @@ class Connection(ABC, Generic[Event]):
         receipts = self._receipts.acknowledge(packet_id)
         if receipts:
             self._out.append(receipts)
-            self._is_parked = len(self._receipts) >= self._limits.max_unacknowledged
+            if self._is_parked:
+                self._is_parked = len(self._receipts) >= self._limits.max_unacknowledged
 
     def close(self, cause: CloseCause = CloseCause.LOCAL, detail: str = "") -> None:
         """The owner ends it, now and without a word to the peer. Does nothing after the end."""
@@ -234,8 +235,7 @@ class Connection(ABC, Generic[Event]):
                 raise reused(packet_id)
             if packet_id in self._their_requests:
                 raise reused(packet_id)
-            self._receipts.expect(packet_id)
-            if len(self._receipts) >= self._limits.max_unacknowledged:
+            if self._receipts.expect(packet_id) >= self._limits.max_unacknowledged:
                 self._is_parked = True
         elif packet.qos:
             self._refuse_qos2(packet)

@@ -47,11 +47,12 @@ class ReceiptOrder:
     def __contains__(self, packet_id: object) -> bool:
         return packet_id in self._waiting
 
-    def expect(self, packet_id: int) -> None:
-        """A publish came that is owed a PUBACK."""
+    def expect(self, packet_id: int) -> int:
+        """A publish came that is owed a PUBACK; how many are owed one now."""
         if not self._waiting:
             self._waiting = {}
         self._waiting[packet_id] = False
+        return len(self._waiting)
 
     def acknowledge(self, packet_id: int) -> bytes:
         """The PUBACKs that may leave now that the owner has done with this publish: none, one, or several."""

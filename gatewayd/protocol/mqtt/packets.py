@@ -142,7 +142,8 @@ class _Identified:
     packet_id: int
 
     def __post_init__(self) -> None:
-        _check_packet_id(self.packet_id)
+        if not 0 < self.packet_id <= MAX_PACKET_ID:
+            _check_packet_id(self.packet_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,13 @@ from typing import Final
 from gatewayd.protocol.mqtt.wire import PacketType
 
 
-class ServerState(enum.Enum):
+class _Key(enum.Enum):
+    """A member of it is half of a key that every message looks up: hashed as an object, in C, not by its name."""
+
+    __hash__ = object.__hash__
+
+
+class ServerState(_Key):
     """Where a connection stands, seen from the server."""
 
     AWAITING_CONNECT = "awaiting CONNECT"
@@ -28,7 +34,7 @@ class ServerState(enum.Enum):
     OVER = "over"
 
 
-class ClientState(enum.Enum):
+class ClientState(_Key):
     """Where a connection stands, seen from the client."""
 
     IDLE = "idle"
@@ -56,7 +62,7 @@ class Action(enum.Enum):
     IGNORE = enum.auto()
 
 
-class Verb(enum.Enum):
+class Verb(_Key):
     """What an owner asks of a connection, where the state decides whether it may."""
 
     ACCEPT = "accept"
