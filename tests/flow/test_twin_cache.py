@@ -66,6 +66,15 @@ def test_changes_are_written_once_some_time_after_the_first(bench: Bench) -> Non
     assert kept.desired_version == 19
 
 
+def test_a_twin_that_changes_without_pause_is_written_all_the_same(bench: Bench) -> None:
+    bench.cache.whole(DEVICE, twin(1))
+    bench.store.answer()
+    for version in range(2, 2 + int(3 * KEEP_AFTER_SECONDS)):
+        bench.cache.desired(DEVICE, b"{}", version)
+        bench.time.pass_seconds(1.0)
+    assert 2 <= len(bench.store.writes) <= 3
+
+
 def test_a_twin_that_is_as_it_was_is_not_written_again_after_a_restart(bench: Bench) -> None:
     bench.cache.whole(DEVICE, twin(7))
     bench.store.answer()
@@ -141,6 +150,26 @@ def test_a_device_that_left_while_its_twin_was_read_leaves_nothing_in_memory(ben
     reads = bench.store.reads
     bench.known()
     assert bench.store.reads == reads + 1
+
+
+def test_a_device_that_is_back_before_its_twin_was_stored_keeps_it_in_memory(bench: Bench) -> None:
+    bench.cache.whole(DEVICE, twin(4))
+    bench.store.answer()
+    bench.cache.device_left(DEVICE)
+    bench.cache.desired(DEVICE, b"{}", 5)
+    bench.cache.flush()
+    reads = bench.store.reads
+    assert bench.known() is not None
+    assert bench.store.reads == reads
+
+
+def test_a_twin_that_is_being_read_is_not_put_away_for_another() -> None:
+    bench = Bench(max_bytes=100)
+    bench.known(OTHER)
+    bench.cache.whole(DEVICE, twin(4))
+    bench.cache.whole(OTHER, twin(1, size=1000))
+    bench.store.answer()
+    assert bench.known(DEVICE) == twin(4)
 
 
 def test_memory_has_a_bound_and_what_leaves_it_is_stored() -> None:

@@ -432,6 +432,7 @@ def test_nothing_is_read_for_a_device_that_does_not_listen(bench: Bench, filters
 
 def test_the_first_connection_after_a_device_came_follows_no_gap(bench: Bench) -> None:
     bench.go(Reach.UP)
+    bench.desire({"rate": 3})
     bench.ways.filters.clear()
     bench.desk.device_left(DEVICE)
     bench.go(Reach.DOWN)
@@ -507,6 +508,7 @@ def test_a_read_ends_with_its_hub_connection_and_its_device(bench: Bench) -> Non
     bench.answer(429)
     bench.go(Reach.DOWN)
     bench.time.pass_seconds(3600.0)
+    assert bench.results() == {"check refused": 1}
     bench.go(Reach.UP)
     bench.answer(429)
     bench.desk.device_left(DEVICE)
@@ -576,6 +578,24 @@ def test_while_the_hub_is_down_a_read_is_answered_with_the_last_known_twin_and_t
     assert json.loads(answers[0][1]) == json.loads(kept.twin.read())
     assert caplog.text.count("last known twin") == 1
     assert kept.results()["get cached"] == 2
+
+
+def test_the_log_says_it_again_in_the_next_outage(kept: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for _ in range(2):
+        kept.go(Reach.DOWN)
+        kept.get("1")
+        kept.go(Reach.UP)
+    assert caplog.text.count("last known twin") == 2
+
+
+def test_a_patch_that_the_hub_refused_changes_no_kept_twin(kept: Bench) -> None:
+    kept.patch("1")
+    kept.answer(400)
+    kept.go(Reach.DOWN)
+    kept.heard()
+    kept.get("2")
+    assert kept.heard() == [("res/200/?$rid=2", kept.twin.read())]
 
 
 def test_while_the_hub_is_down_a_patch_is_answered_503_whatever_is_kept(kept: Bench) -> None:
