@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from gatewayd.emulator.control import ControlServer
 from tests.support.azure_device import SDK_PORT, own_loopback_address
@@ -19,10 +22,26 @@ from tests.support.emulated_hub import DeskHub, device_key_text, emulated_hub
 
 SCRIPT = Path(__file__).with_name("feature_script.py")
 ROOT = SCRIPT.parents[2]
+NODE = ROOT / "tests" / "node"
 DEVICE, MODULE, PLAIN = "dev-01", "dev-01/mod", "dev-02"
 IDENTITIES = (DEVICE, MODULE, PLAIN)
 STORIES = ("device", "module", "plain")
 WITHIN_SECONDS = 120.0
+
+
+def python_client() -> list[str]:
+    """The script on azure-iot-device for Python and paho-mqtt."""
+    return [sys.executable, str(SCRIPT)]
+
+
+def node_client() -> list[str]:
+    """The device's story on azure-iot-device for Node; skips where it is not installed."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    if not (NODE / "node_modules" / "azure-iot-device").is_dir():
+        pytest.skip("the Node SDK is not installed: npm ci --prefix tests/node")
+    return [node, str(NODE / "feature_script.js")]
 
 
 class ScriptFailed(AssertionError):
@@ -51,6 +70,7 @@ async def run_features(
     websockets: bool = False,
     stories: Sequence[str] = STORIES,
     retained_will: bool = False,
+    client: Sequence[str] = (),
 ) -> list[str]:
     """The transcript of a run straight at the hub, or at `gateway`, whose `authority` is PEM text."""
     script = {
@@ -68,7 +88,8 @@ async def run_features(
         "retained_will": retained_will,
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(SCRIPT), json.dumps(script)),
+        *(client or python_client()),
+        json.dumps(script),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -1,13 +1,15 @@
 """Every feature of the hub is the same through the gateway: one script, straight and through it, equal transcripts.
 
-The client is an unmodified azure-iot-device, for devices and modules, and paho-mqtt for what that cannot say. The
-script (`tests.support.feature_script`) tells of both ends. Only times are left out of a transcript: every id in it is
-the script's own.
+The clients are an unmodified azure-iot-device for Python, for devices and modules, paho-mqtt for what that cannot say,
+and, where it is installed, azure-iot-device for Node. The scripts (`tests.support.feature_script` and
+`tests/node/feature_script.js`) tell of both ends. Only times are left out of a transcript: every id in it is the
+script's own.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,29 @@ import pytest
 from gatewayd.emulator.ledger import Ledger
 from tests.support.azure_device import SDK_PORT, own_loopback_address
 from tests.support.daemon_process import daemon_process
-from tests.support.features import IDENTITIES, STORIES, feature_hub, run_features
+from tests.support.features import IDENTITIES, STORIES, feature_hub, node_client, run_features
 from tests.support.gateway_files import GatewaySite
 
 
-async def straight(*stories: str) -> list[str]:
+async def straight(*stories: str, client: Sequence[str] = ()) -> list[str]:
     """The transcript without a gateway."""
     async with feature_hub() as (desk, control):
-        return await run_features(desk, control, stories=stories)
+        return await run_features(desk, control, stories=stories, client=client)
 
 
-async def through_the_gateway(folder: Path, *stories: str) -> list[str]:
+async def through_the_gateway(folder: Path, *stories: str, client: Sequence[str] = ()) -> list[str]:
     """The transcript with the whole daemon between client and hub."""
     address = own_loopback_address()
     async with feature_hub() as (desk, control):
         site = GatewaySite.make(folder, desk, IDENTITIES, host=address, port=SDK_PORT)
         async with daemon_process(site) as daemon:
             transcript = await run_features(
-                desk, control, gateway=address, authority=site.authority.read_text(), stories=stories
+                desk,
+                control,
+                gateway=address,
+                authority=site.authority.read_text(),
+                stories=stories,
+                client=client,
             )
             assert daemon.said("a device connected"), "the script must have come through the gateway"
             return transcript
@@ -50,6 +57,12 @@ async def test_a_story_is_the_same_straight_at_the_hub_and_through_the_gateway(
     alone = await straight(story)
     assert alone[-1] == "end {}"
     assert difference(alone, await through_the_gateway(tmp_path, story)) == ""
+
+
+async def test_the_node_sdk_finds_everything_the_same_too(tmp_path: Path) -> None:
+    alone = await straight(client=node_client())
+    assert alone[-1] == "end {}"
+    assert difference(alone, await through_the_gateway(tmp_path, client=node_client())) == ""
 
 
 async def test_two_runs_straight_at_the_hub_are_the_same() -> None:
