@@ -56,7 +56,6 @@ class DropReason(enum.Enum):
     """Why a message was dropped: the label of gatewayd_messages_dropped_total. Every drop has one."""
 
     QOS0_NO_ROOM = "qos0_no_room"
-    NOT_CARRIED = "not_carried"  # a twin request or method reply: this version carries telemetry only
     TTL = "ttl"  # stored longer than the rule for its topic allows
     CAPACITY = "capacity"  # the outbox was full and its policy is to drop
     METHOD_REPLY_LATE = "method_reply_late"  # nobody waits for this reply any more

@@ -38,7 +38,7 @@ DISCONNECT_SERIES: tuple[tuple[str, str, str], ...] = (
     ("device", "false", "closed"),
     ("device", "false", "takeover"),
 )
-MESSAGE_STAGES = ("received", "sent", "acknowledged", "receipted")
+MESSAGE_STAGES = ("received", "sent", "acknowledged", "stored", "receipted")
 CLOUD_MESSAGE_STAGES = ("received", "sent", "acknowledged")
 RENEWAL_RESULTS = ("ok", "failed")
 METHOD_RESULTS = ("replied", "expired", "no_device", "no_hub", "too_many")
@@ -118,6 +118,16 @@ class Metrics:
         )
         self.messages_unreceipted = gauge(
             "messages_unreceipted", "Messages held in memory that their devices still own."
+        )
+        self.outbox_messages = gauge("outbox_messages", "Messages stored on disk.")
+        self.outbox_bytes = gauge(
+            "outbox_bytes", "Bytes of stored messages that count against outbox.max_bytes."
+        )
+        self.outbox_max_bytes = gauge("outbox_max_bytes", "The bound outbox.max_bytes.")
+        self.outbox_state = gauge("outbox_state", "1 for what the outbox does now, else 0.", ("state",))
+        self.outbox_quarantines = counter(
+            "outbox_quarantines",
+            "Times the outbox was found damaged and was begun anew beside the damaged file.",
         )
         self.message_latency = histogram(
             "message_latency_seconds",

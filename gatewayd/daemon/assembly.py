@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
@@ -20,15 +21,20 @@ from gatewayd.clock import Clock, ClockWatch
 from gatewayd.daemon.certificate_facts import certificate_facts
 from gatewayd.daemon.clock_floor import SAVE_SECONDS, read_floor, save_floor
 from gatewayd.daemon.config import Config
-from gatewayd.daemon.config_values import Endpoint
+from gatewayd.daemon.config_values import Endpoint, UnixSocket
 from gatewayd.daemon.heartbeat import Heartbeat
+from gatewayd.daemon.hub_dialer import make_dialer
 from gatewayd.daemon.keyring import Keyring
+from gatewayd.daemon.outbox_room import OutboxRoom
 from gatewayd.daemon.progress import Progress
 from gatewayd.daemon.reload import Change
 from gatewayd.daemon.status import DaemonStatus
-from gatewayd.daemon.status_server import StatusServer, StatusSources
+from gatewayd.daemon.status_access import StatusAccess
+from gatewayd.daemon.status_answers import StatusAnswers, StatusSources
+from gatewayd.daemon.status_server import StatusServer
+from gatewayd.daemon.status_token import read_token
 from gatewayd.daemon.tuning import (
-    HUB_STREAM_LIMITS,
+    TWIN_TIMEOUT_SECONDS,
     VERSION,
     dial_deadlines,
     lane_bounds,
@@ -44,23 +50,28 @@ from gatewayd.flow.dispatch import Dispatch
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.hub_tokens import HubTokens
 from gatewayd.flow.intake import Intake
+from gatewayd.flow.methods import Methods
 from gatewayd.flow.renewal import Renewal
+from gatewayd.flow.subscriptions import Subscriptions
+from gatewayd.flow.twin_cache import TwinCache, forget_twins
+from gatewayd.flow.twins import Twins
+from gatewayd.flow.way_back import WayBack
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
 from gatewayd.tokens.renewal_timetable import RenewalTimetable
 from gatewayd.transport.deadline_wheel import DeadlineWheel
-from gatewayd.transport.tls_contexts import client_context, server_context
+from gatewayd.transport.tls_contexts import server_context
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream.budget import ConnectBudget
-from gatewayd.upstream.dialer import Dialer
-from gatewayd.upstream.dialer import Endpoint as HubEndpoint
 from gatewayd.upstream.mqtt_link import Carrier
 from gatewayd.upstream.session import HubSession, State
 
 _LOG: Final = logging.getLogger(__name__)
 
-# Of the time a stop may take: how much for receipts, and for closing devices. The hub sessions have the rest.
-RECEIPTS_SHARE: Final = 0.4
+# Of the time a stop may take: how much for receipts from the hub, for storing what it did not take, and for closing
+# devices. The hub sessions have the rest.
+RECEIPTS_SHARE: Final = 0.3
+STORE_SHARE: Final = 0.1
 DEVICES_SHARE: Final = 0.2
 _STEP_SECONDS: Final = 0.02
 
@@ -112,15 +123,7 @@ class Gateway:
             trusted=watch.trusted,
         )
         self._worker = Worker(loop)
-        endpoint = config.hub.mqtt_endpoint
-        self._dialer = Dialer(
-            loop,
-            HubEndpoint(endpoint.host, endpoint.port, config.hub.hostname),
-            client_context(config.hub.trusted_ca),
-            self._worker,
-            deadlines=dial_deadlines(config),
-            limits=HUB_STREAM_LIMITS,
-        )
+        self._dialer = make_dialer(loop, config, self._worker)
         self._carrier = Carrier(
             self._dialer, wheel, clock, lambda: watch.trusted, spawn, mqtt_settings(config)
         )
@@ -135,6 +138,30 @@ class Gateway:
             self.metrics,
             linger=config.hub.session.linger,
         )
+        self.outbox = OutboxRoom(
+            config,
+            self.dispatch,
+            self.hub_sessions,
+            known=self.keyring.by_identity.__contains__,
+            clock=clock,
+            clock_trusted=lambda: watch.trusted,
+            wheel=wheel,
+            metrics=self.metrics,
+        )
+        kept = config.devices.twin_cache
+        self._twin_cache = TwinCache(self.outbox.store, clock, wheel) if kept else None
+        self.way_back = WayBack(
+            Subscriptions(self.outbox.store),
+            wheel,
+            clock.monotonic,
+            self.metrics,
+            opening=self.hub_sessions.opens_soon,
+            methods=lambda ways: Methods(ways, clock, wheel, self.metrics),
+            twins=lambda ways: Twins(
+                ways, clock, wheel, self.metrics, self._twin_cache, timeout=TWIN_TIMEOUT_SECONDS
+            ),
+        )
+        self.hub_sessions.way_back = self.way_back
         certificate = certificate_facts(config.listener.certificate)
         self._admission = Admission(
             KeyTableVerifier(self.keyring.signer, self.keyring.indices, lambda: self.keyring.loaded),
@@ -146,7 +173,7 @@ class Gateway:
             loop,
             server_context(config.listener.certificate, config.listener.private_key),
             self._admission,
-            Intake(self.dispatch, self.hub_sessions, self.metrics),
+            Intake(self.dispatch, self.hub_sessions, self.way_back, self.metrics),
             wheel=wheel,
             clock=clock,
             clock_trusted=lambda: watch.trusted,
@@ -162,17 +189,29 @@ class Gateway:
             self.progress,
             self.metrics,
             on_trusted=self.listener.reconsider,
-            on_look=self._keep_floor,
+            on_look=self._on_look,
         )
         self.status = DaemonStatus(
-            config.hub.hostname, clock, watch, self.keyring, self.hub_sessions, self._budget, self.progress
+            config.hub.hostname,
+            clock,
+            watch,
+            self.keyring,
+            self.hub_sessions,
+            self._budget,
+            self.progress,
+            self.listener,
         )
+        self.status.outbox = self.outbox
         self.status.bind(self.metrics)
         self._set_certificate_expiries(config, certificate.expires)
-        self._status_server = StatusServer(
-            StatusSources(self.registry, self.status.alive, self.status.ready, self.status.snapshot)
+        status = self.status
+        answers = StatusAnswers(
+            StatusSources(self.registry, status.alive, status.ready, status.fleet, status.devices),
+            _status_access(config, clock),
+            clock.monotonic,
         )
-        self.status_address: Endpoint | None = None
+        self._status_server = StatusServer(answers.answer)
+        self.status_address: Endpoint | UnixSocket | None = None
 
     async def start(self) -> None:
         """Load the keys, bind the sockets. Raises DeviceFileError, KeyMalformed, ConfigError."""
@@ -183,9 +222,15 @@ class Gateway:
         engine = self.keyring.signer.engine
         self.metrics.build_info.labels(VERSION, engine).set(1)
         self.metrics.config_last_reload_successful.set(1)
+        self.way_back.load(await self.outbox.open())
         self._heartbeat.start()
+        if self._twin_cache is None:
+            forget_twins(self.outbox.store, self.keyring.by_identity)
         with _bound_for("listener.address", config.listener.address):
             await self.listener.start(config.listener.address.host, config.listener.address.port)
+        if (websocket := config.listener.websocket_address) is not None:
+            with _bound_for("listener.websocket_address", websocket):
+                await self.listener.start_websockets(websocket.host, websocket.port)
         self.status.started = True
         _LOG.info(
             "gatewayd %s serves %d identities of %s, signer %s, listening on port %d",
@@ -208,6 +253,7 @@ class Gateway:
         self._carrier.settings = mqtt_settings(config)
         self._dialer.retune(dial_deadlines(config))
         self.dispatch.retune(lane_bounds(config))
+        self.outbox.retune(config)
         self.hub_sessions.linger = config.hub.session.linger
         if any(change.setting.path.startswith("listener.") for change in changes):
             self.listener.retune(listener_policy(config))
@@ -224,16 +270,17 @@ class Gateway:
             lambda: not any(True for _ in self.hub_sessions.unsettled()), deadline * RECEIPTS_SHARE
         )
         if not settled:
-            _LOG.warning(
-                "%d messages are without a receipt; their devices send them again", self.dispatch.unreceipted
-            )
+            await self._store_the_rest(deadline * STORE_SHARE)
         await self.listener.drain(min(1.0, deadline * DEVICES_SHARE))
         sessions = self.hub_sessions.stop()
-        rest = deadline * (1.0 - RECEIPTS_SHARE - DEVICES_SHARE)
+        rest = deadline * (1.0 - RECEIPTS_SHARE - STORE_SHARE - DEVICES_SHARE)
         if not await self._until(lambda: self.hub_sessions.open_sessions == 0, rest):
             _LOG.warning(
                 "%d of %d hub sessions did not end in time", self.hub_sessions.open_sessions, sessions
             )
+        if self._twin_cache is not None:
+            self._twin_cache.flush()
+        await self.outbox.close()
         self._heartbeat.stop()
         if self._watch.trusted:
             save_floor(self.config.clock.floor_file, self._clock.wall())
@@ -241,10 +288,22 @@ class Gateway:
         await self._worker.stop()
         self.keyring.close()
 
+    async def _store_the_rest(self, seconds: float) -> None:
+        """What the hub has not taken goes to disk."""
+        self.outbox.custody.spill_all()
+        if not await self._until(lambda: not any(True for _ in self.hub_sessions.unsettled()), seconds):
+            _LOG.warning(
+                "%d messages are without a receipt; their devices send them again", self.dispatch.unreceipted
+            )
+
     def _unready(self, identity: Identity) -> HeldBecause | None:
         """A device whose hub session the hub refused is not turned away for good: it waits, then is told 3."""
         parked = self.conductor.state(identity) in (State.PARKED, State.STOPPED)
         return HeldBecause.PARKED if parked else None
+
+    def _on_look(self, wall: float) -> None:
+        self.outbox.custody.tick()
+        self._keep_floor(wall)
 
     def _keep_floor(self, wall: float) -> None:
         if wall - self._floor_saved >= SAVE_SECONDS:
@@ -268,8 +327,20 @@ class Gateway:
         return True
 
 
+def _status_access(config: Config, clock: Clock) -> StatusAccess:
+    """Who may read the status server. Raises ConfigError when the token's file cannot be used."""
+    metrics = config.metrics
+    return StatusAccess(
+        None if metrics.token_file is None else read_token(metrics.token_file),
+        wide=not metrics.address.is_loopback,
+        metrics_for_all=metrics.anonymous == "metrics",
+        secret=secrets.token_bytes(32),
+        monotonic=clock.monotonic,
+    )
+
+
 @contextlib.contextmanager
-def _bound_for(key: str, address: Endpoint) -> Iterator[None]:
+def _bound_for(key: str, address: Endpoint | UnixSocket) -> Iterator[None]:
     """A socket that cannot be bound is told by the key that asked for it."""
     try:
         yield

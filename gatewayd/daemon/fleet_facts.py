@@ -8,6 +8,7 @@ docs/operations.md lists the JSON keys: one may be added, none is renamed or tak
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ class OutboxFigures(Protocol):
     def max_bytes(self) -> int: ...
     @property
     def health(self) -> str: ...
+    def problems(self) -> Iterator[Concern]:
+        """What keeps the daemon from being called ready."""
 
 
 @dataclass(frozen=True, slots=True)

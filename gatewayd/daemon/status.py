@@ -221,6 +221,8 @@ class DaemonStatus:
             yield Concern("gatewayd is starting", STARTING)
         if not self._watch.trusted:
             yield Concern("the wall clock is known wrong, nothing is signed: set it", CLOCK_WRONG)
+        if self.outbox is not None:
+            yield from self.outbox.problems()
         counts = self._conductor.counts()
         at_hub = sum(count for state, count in counts.items() if state in _AT_HUB)
         trying = sum(count for state, count in counts.items() if state in _FAILING)

@@ -7,7 +7,7 @@ from importlib import metadata
 from gatewayd.backoff import BackoffPolicy
 from gatewayd.daemon.config import Config
 from gatewayd.downstream.listener import ListenerPolicy
-from gatewayd.flow.dispatch import LaneBounds
+from gatewayd.flow.lane import LaneBounds
 from gatewayd.protocol.mqtt.limits import Limits
 from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.upstream.dialer import DialDeadlines
@@ -25,10 +25,13 @@ ATTEMPT_MARGIN_SECONDS = 5.0
 # one read may add a little.
 HUB_STREAM_LIMITS = StreamLimits(write_cap=(64 + 1) << 20)
 
-# The hub may send what a device subscribed to when it was connected directly. It stays unacknowledged, so that the hub
-# keeps it: 50 messages at a time, each again after 60 s, for as long as a connection lasts. The core's own bound would
-# stop reading after 20 minutes of that, acknowledgements of telemetry included.
-HUB_MAX_UNACKNOWLEDGED = 32_768
+# At this many messages without our PUBACK a hub connection is not read, acknowledgements of telemetry included. It is
+# out of the hub's reach: 50 messages wait for a device at most, and the hub gives each up after 10 deliveries (its
+# default), so a device that acknowledges nothing has at most 500 on one connection, whatever their packet ids.
+HUB_MAX_UNACKNOWLEDGED = 512
+
+# A twin request that waits for a hub connection is answered 503 then, before the SDKs give it up.
+TWIN_TIMEOUT_SECONDS = 10.0
 
 # A wait of 0 s in the configuration. An automaton's stage needs an end that is later than its beginning.
 SHORTEST_WAIT_SECONDS = 0.001

@@ -1,8 +1,8 @@
 """From what devices offered to what hub sessions carry, and receipts back.
 
-A *lane* joins one identity's device session, its ledger of unreceipted messages and its hub session. Any of the two
-sessions may be absent. Whenever something changes (a message came, the hub acknowledged, a session opened), the lane is
-pumped: it hands the hub session as many waiting messages as its window allows, in order.
+Whenever something changes (a message came, the hub acknowledged, a session opened), the identity's lane is pumped: the
+hub session gets as many waiting messages as its window allows, in order, and nothing new while something of the device
+is stored that comes before it.
 
 Promises (*bounded*): one device holds at most its own bounds, all together at most `max_bytes_in_all`; at a bound the
 device is not read until there is room again, which is counted. At the bound of all a device is still read when nothing
@@ -10,77 +10,30 @@ of it waits for the hub, so that those whose messages get through go on, one rea
 whose messages do not. A QoS 0 message that finds no room is dropped, counted.
 
 A device that is read again speaks at once, from inside the call: whatever is booked is booked before that.
-This module keeps nothing on disk and knows no topic: `intake` has already decided that a message is telemetry.
+This module knows neither the disk (`custody` does) nor topics: `intake` has decided that a message is telemetry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
-from gatewayd.flow.in_flight import InFlight, Offer
+from gatewayd.flow.custody import Custody
+from gatewayd.flow.in_flight import Held, InFlight, Offer, Stage
+from gatewayd.flow.lane import DeviceLink, HubLink, Lane, LaneBounds
 from gatewayd.message import DropReason, Identity, Telemetry
 from gatewayd.metrics import Metrics
+from gatewayd.store.messages import StoredMessage
 
 D2C = "device_to_cloud"
-
-
-class HubLink(Protocol):
-    """What a lane needs of a hub session."""
-
-    @property
-    def can_publish(self) -> bool:
-        """True when a message may be handed over now: connected, not held by a handover, room in the window."""
-
-    @property
-    def opens_soon(self) -> bool:
-        """True during a handover or while the window is full: publishing goes on in a moment."""
-
-    def publish(self, message: Telemetry) -> int:
-        """Send; the handle by which the acknowledgement will name the message (0 for QoS 0)."""
-
-
-class DeviceLink(Protocol):
-    """What a lane needs of a device session."""
-
-    def receipt(self, packet_id: int) -> None:
-        """Send PUBACK: the device may forget the message."""
-
-    def pause_reading(self) -> None:
-        """Read nothing from the device; its keep-alive verdict is suspended."""
-
-    def resume_reading(self) -> None:
-        """Read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneBounds:
-    """How much may be unreceipted: of one device, and of all together."""
-
-    max_messages: int = 64
-    max_bytes: int = 1 << 20
-    max_bytes_in_all: int = 64 << 20
-
-
-class Lane:
-    """One identity's way from its device to the hub."""
-
-    __slots__ = ("comes_back", "device", "hub", "identity", "in_flight", "paused")
-
-    def __init__(self, identity: Identity, in_flight: InFlight) -> None:
-        self.identity = identity
-        self.in_flight = in_flight
-        self.device: DeviceLink | None = None
-        self.hub: HubLink | None = None
-        self.paused = False
-        self.comes_back = False  # the device keeps its session (CleanSession 0) and will resend
 
 
 class Dispatch:
     """All lanes, and the bound they share."""
 
     def __init__(self, bounds: LaneBounds, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        self.custody: Custody | None = (
+            None  # set by the one who spills and drains; without it all stays in memory
+        )
         self._bounds = bounds
         self._monotonic = monotonic
         self._lanes: dict[Identity, Lane] = {}
@@ -111,9 +64,10 @@ class Dispatch:
         self._read_again(tuple(self._paused.values()))
 
     def forget(self, identity: Identity) -> None:
-        """Drop the lane of an identity whose device and hub session are gone; what it held is the device's again."""
-        lane = self._lanes.pop(identity, None)
-        if lane is not None:
+        """Drop the lane of an identity whose device and hub session are gone and that owes the hub nothing."""
+        lane = self._lanes.get(identity)
+        if lane is not None and (self.custody is None or not lane.owes_the_hub):
+            del self._lanes[identity]
             self._paused.pop(identity, None)
             self._read_again(self._book(lane, -lane.in_flight.held_bytes))
 
@@ -133,6 +87,8 @@ class Dispatch:
         if outcome is Offer.NEW:
             self._received.inc()
         self.pump(lane)
+        if self.custody is not None:
+            self.custody.watch(lane)
         self._hand_out_receipts(lane)
         self._pause_if_full(lane)
         self._read_again(roomy)
@@ -143,32 +99,90 @@ class Dispatch:
         hub = lane.hub
         before = lane.in_flight.held_bytes
         held = False
-        if hub is not None and (hub.can_publish or (hub.opens_soon and not self._at_bound_of_all)):
+        stores = self.custody is not None and self.custody.policy.store_qos0
+        soon = (stores or (hub is not None and hub.opens_soon)) and not self._at_bound_of_all
+        if soon or (hub is not None and hub.can_publish):
             held = lane.in_flight.hold_qos0(message, now=self._monotonic())
         roomy = self._book(lane, lane.in_flight.held_bytes - before)
         if not held:
             self._no_room.inc()
         self.pump(lane)
+        if held and stores and self.custody is not None:
+            self.custody.watch(lane)
+        self._read_again(roomy)
+
+    def said_for(self, lane: Lane, message: Telemetry) -> None:
+        """A message that nobody sends again: the will of a device that is gone. It is in our custody from now on."""
+        self._received.inc()
+        lane.in_flight.entrust(message, now=self._monotonic())
+        roomy = self._book(lane, message.size)
+        self.pump(lane)
+        if self.custody is not None:
+            self.custody.watch(lane)
         self._read_again(roomy)
 
     def pump(self, lane: Lane) -> None:
-        """Hand the hub session what it can take, oldest first."""
+        """Hand the hub session what it can take, oldest first, and let the outbox have its turn."""
         hub = lane.hub
         if hub is None:
             return
+        custody, backlog = self.custody, lane.backlog
         while hub.can_publish and (held := lane.in_flight.next_to_send()) is not None:
-            handle = hub.publish(held.message)
+            message = held.message
+            if custody is not None:
+                if backlog.waits and backlog.holds_back(custody.priority(lane, message.topic)):
+                    break
+                custody.sent_live()
+            handle = hub.publish(message)
             before = lane.in_flight.held_bytes
             lane.in_flight.sent(held, handle)
             self._sent.inc()
             self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
+        if custody is not None and backlog.waits:
+            custody.turn(lane)
+
+    def hand_over(self, lane: Lane, hub: HubLink, message: StoredMessage) -> None:
+        """Publish what the outbox leased; `hub.can_publish` holds."""
+        handle = hub.publish(message.message)
+        self._sent.inc()
+        lane.backlog.sent(handle)
+        if not handle and self.custody is not None:
+            self.custody.gone(message)
 
     def acknowledged(self, lane: Lane, handle: int) -> None:
         """The hub acknowledged the message it was sent under `handle`."""
         self._acknowledged.inc()
-        lane.in_flight.acknowledged(handle)
-        self._hand_out_receipts(lane)
+        if self.custody is None or not self.custody.acknowledged(lane, handle):
+            before = lane.in_flight.held_bytes
+            lane.in_flight.acknowledged(handle)
+            roomy = self._book(lane, lane.in_flight.held_bytes - before)
+            self._hand_out_receipts(lane)
+            self._read_again(roomy)
         self.pump(lane)
+
+    def stored(self, lane: Lane, held: Held) -> Stage:
+        """The outbox has `held`; what it was until now. Receipts follow with `in_custody`."""
+        before = lane.in_flight.held_bytes
+        was = lane.in_flight.stored(held)
+        self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
+        return was
+
+    def in_custody(self, lane: Lane) -> None:
+        """Messages of `lane` were stored: receipts may be due."""
+        self._hand_out_receipts(lane)
+        if lane.device is None and lane.hub is None:
+            self.forget(lane.identity)
+
+    def hub_opened(self, lane: Lane) -> None:
+        """The hub session of `lane` takes messages."""
+        lane.hub_is_down = False
+        self.pump(lane)
+
+    def hub_went_down(self, lane: Lane) -> None:
+        """The hub session of `lane` is down and was not meant to be."""
+        lane.hub_is_down = True
+        if self.custody is not None:
+            self.custody.hub_went_down(lane)
 
     def device_arrived(self, lane: Lane, device: DeviceLink) -> None:
         """`device` speaks for the lane from now on."""
@@ -194,6 +208,10 @@ class Dispatch:
         """The hub session is gone for good, with its memory of what it had sent."""
         lane.hub = None
         lane.in_flight.unsend()
+        if self.custody is not None:
+            self.custody.hub_forgot(lane)
+            if not lane.in_flight.is_settled:
+                self.custody.watch(lane)
 
     def _hand_out_receipts(self, lane: Lane) -> None:
         device, before = lane.device, lane.in_flight.held_bytes

@@ -10,18 +10,17 @@ Every session's outcome ends in one call of the conductor and one turn of its co
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gatewayd.clock import Clock
 from gatewayd.flow.dispatch import Dispatch
 from gatewayd.flow.hub_tokens import HubTokens
 from gatewayd.flow.renewal import Close, CloseReason, Command, Open, Renew, Renewal
+from gatewayd.flow.session_notes import SessionError, SessionNotes
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
-from gatewayd.protocol.iothub.refusals import Inference, Refusal
+from gatewayd.protocol.iothub.refusals import Inference
 from gatewayd.transport.deadline_wheel import Deadline, DeadlineWheel
 from gatewayd.upstream.hub_message import HubMessage
 from gatewayd.upstream.mqtt_link import Carrier
@@ -32,8 +31,6 @@ from gatewayd.upstream.session import State
 _LOG: Final = logging.getLogger(__name__)
 
 TRANSPORT: Final = "mqtt"
-# What the status page can show of the latest refusals.
-KEPT_REFUSALS: Final = 100
 _CLOSE_REASONS: Final = {
     CloseReason.UNWANTED: "linger",
     CloseReason.EXPIRING: "expiring",
@@ -41,15 +38,6 @@ _CLOSE_REASONS: Final = {
 }
 # The hub's throttle and overload, for which the whole gateway slows down.
 _THROTTLES: Final = frozenset({429001, 429002, 429003, 503001, 503003, 503005})
-
-
-@dataclass(frozen=True, slots=True)
-class NotedRefusal:
-    """A refusal the hub gave, for the status page: wall seconds, whose, and which."""
-
-    at: float
-    identity: Identity
-    refusal: Refusal
 
 
 class HubTraffic(Protocol):
@@ -89,7 +77,7 @@ class HubSessions:
         """`linger`, in seconds, may be changed while running."""
         self.conductor = conductor
         self.linger = linger
-        self.refusals: deque[NotedRefusal] = deque(maxlen=KEPT_REFUSALS)
+        self.notes = SessionNotes()
         self._dispatch = dispatch
         self._tokens = tokens
         self._carrier = carrier
@@ -126,8 +114,13 @@ class HubSessions:
         self.conductor.want(identity, now, has_secondary=self._tokens.has_secondary(identity))
         self.turn()
 
+    def backlog_found(self, identity: Identity) -> None:
+        """An earlier run stored messages of this device: keep it at the hub until they are there."""
+        self.device_arrived(identity)
+        self.device_left(identity)
+
     def device_left(self, identity: Identity) -> None:
-        """The device is gone; its hub session stays for `linger`."""
+        """The device is gone; its hub session stays for `linger`, and until all its messages are at the hub."""
         if self.conductor.session(identity) is None or identity in self._lingering:
             return
         deadline = self._lingering[identity] = Deadline(lambda _now: self._lingered(identity))
@@ -207,7 +200,7 @@ class HubSessions:
         self._let_in(identity)
         self.conductor.opened(identity, token.signed, token.expires, now)
         self._say_up(identity, now)
-        self._dispatch.pump(self._dispatch.lane(identity))
+        self._dispatch.hub_opened(self._dispatch.lane(identity))
         if self.way_back is not None:
             self.way_back.hub_up(session.identity, session)
         self.turn()
@@ -215,6 +208,7 @@ class HubSessions:
     def open_failed(self, session: MqttHubSession, failure: Failure) -> None:
         self._note(session.identity, failure)
         self.conductor.open_failed(session.identity, failure.ask, self._clock.monotonic())
+        self._dispatch.hub_went_down(self._dispatch.lane(session.identity))
         self._say_down(session.identity, failure, "no connection to the hub")
         if self.way_back is not None:
             self.way_back.hub_down(session.identity)
@@ -225,6 +219,8 @@ class HubSessions:
         self._let_in(session.identity)
         lateness = self.conductor.renewed(session.identity, token.signed, token.expires, now)
         self._renewed.inc()
+        self.notes.renewal_done(now)
+        self.notes.well(session.identity)
         self._metrics.token_renewal_lateness.observe(lateness)
         self._metrics.token_renewal_gap.observe(report.gap)
         self._metrics.token_renewal_drain.observe(report.drain)
@@ -249,7 +245,7 @@ class HubSessions:
         self.turn()
 
     def renewal_failed(self, session: MqttHubSession, failure: Failure) -> None:
-        self._failed.inc()
+        self._renewal_failed()
         self._note(session.identity, failure)
         self.conductor.renewal_failed(session.identity, failure.ask, self._clock.monotonic())
         repeats = session.identity in self._renewal_failing_since
@@ -266,9 +262,10 @@ class HubSessions:
     def lost(self, session: MqttHubSession, failure: Failure) -> None:
         identity = session.identity
         if self.conductor.state(identity) in (State.RENEWING, State.RENEWAL_QUEUED):
-            self._failed.inc()
+            self._renewal_failed()
         self._note(identity, failure)
         self.conductor.lost(identity, failure.ask, self._clock.monotonic())
+        self._dispatch.hub_went_down(self._dispatch.lane(identity))
         self._say_down(identity, failure, "the hub session is down")
         if self.way_back is not None:
             self.way_back.hub_down(session.identity)
@@ -281,6 +278,8 @@ class HubSessions:
             self.way_back.hub_down(session.identity)
         if self.conductor.session(identity) is None:
             self._forget(identity)
+        else:
+            self._dispatch.hub_went_down(self._dispatch.lane(identity))
         self.turn()
 
     def ended(self, session: MqttHubSession, planned: bool, reason: str, inference: Inference | None) -> None:
@@ -320,7 +319,7 @@ class HubSessions:
 
     def _lingered(self, identity: Identity) -> None:
         lane = self._dispatch.lane(identity)
-        if not lane.in_flight.is_settled:
+        if lane.owes_the_hub:
             self._wheel.set(self._lingering[identity], self._clock.monotonic() + max(1.0, self.linger))
             return
         del self._lingering[identity]
@@ -341,6 +340,7 @@ class HubSessions:
         self._renewal_failing_since.pop(identity, None)
         self._parked.discard(identity)
         self._turned_away.pop(identity, None)
+        self.notes.well(identity)
         lane = self._dispatch.lane(identity)
         self._dispatch.hub_forgot(lane)
         if lane.device is None:
@@ -349,11 +349,18 @@ class HubSessions:
     def _note(self, identity: Identity, failure: Failure) -> None:
         """Count what the hub refused, once, and slow down when it throttles."""
         inference = failure.inference
-        if inference is None or inference is self._ended_by:  # `ended` has counted it
+        if inference is None:
+            self.notes.error(identity, SessionError(self._clock.wall(), None, failure.words))
+            return
+        if inference is self._ended_by:  # `ended` has counted it
             return
         if inference.refusal.code in _THROTTLES and self._is_throttle(identity):
             self.conductor.throttled(self._clock.monotonic())
         self._count(identity, inference)
+
+    def _renewal_failed(self) -> None:
+        self._failed.inc()
+        self.notes.renewal_failed(self._clock.monotonic())
 
     def _let_in(self, identity: Identity) -> None:
         self._accepted += 1
@@ -370,7 +377,7 @@ class HubSessions:
     def _count(self, identity: Identity, inference: Inference) -> None:
         refusal = inference.refusal
         self._metrics.hub_errors.labels(str(refusal.code), refusal.cause).inc()
-        self.refusals.append(NotedRefusal(self._clock.wall(), identity, refusal))
+        self.notes.error(identity, SessionError(self._clock.wall(), refusal, str(inference)))
 
     def _say_down(self, identity: Identity, failure: Failure, what: str) -> None:
         extra: dict[str, object] = {"device_id": str(identity)}
@@ -387,6 +394,7 @@ class HubSessions:
         self._renewal_failing_since.pop(identity, None)
 
     def _say_up(self, identity: Identity, now: float) -> None:
+        self.notes.well(identity)
         since = self._down_since.pop(identity, None)
         if since is None:
             _LOG.debug("at the hub", extra={"device_id": str(identity)})

@@ -1,18 +1,20 @@
 """The messages of one device that the device still owns: offered, and not receipted. Pure.
 
 Promises (*custody*, *order*, *bounded*):
-- a receipt is due only for a message that the hub acknowledged;
+- a receipt is due only for a message that the hub acknowledged or that the outbox stored;
 - receipts come in the order in which the messages came;
-- messages are handed to the hub in that order too;
+- messages are handed to the hub in that order too, and to the outbox: always the oldest first, none left between;
+- a message that is on its way to the outbox is not handed to the hub, and what came behind it waits for it;
 - a resend (DUP) of a message still held joins it and makes no second message;
 - no more than `max_messages` and `max_bytes` are held: then `is_full` is True and the device is not read.
 
 A device may leave with messages unreceipted. They are held as *unclaimed*: they still go to the hub, and a resend
 after the device's return claims them, which gets it its receipt without a double at the hub. Unclaimed messages that
-the hub has acknowledged are the first to be forgotten when room is needed: forgetting one costs a double, never a loss.
+the hub has acknowledged or the outbox has stored are the first to be forgotten when room is needed: forgetting one
+costs a double, never a loss.
 
-QoS 0 messages pass through the same ledger, so that they keep their place among the others. They get no receipt and
-are gone once they are handed to the hub session.
+Messages without a receipt pass through the same ledger, so that they keep their place among the others: QoS 0, which is
+gone once it is handed to the hub session, and what is said for a device that has left (its will).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from gatewayd.message import Telemetry
 
@@ -39,29 +42,39 @@ class Receipt:
     received_at: float
 
 
-class _Stage(enum.Enum):
+class Stage(enum.Enum):
+    """Where a held message is."""
+
     WAITING = "waiting"  # not handed to the hub session yet
-    SENT = "sent"  # with the hub session, under `handle`
+    STORING = "storing"  # not handed to it, and on its way to the outbox
+    SENT = "sent"  # with the hub session, under `handle`; perhaps on its way to the outbox too
     AT_HUB = "at_hub"  # the hub acknowledged it
+    STORED = "stored"  # on disk, which is as good to the device
+
+
+_IN_CUSTODY: Final = (Stage.AT_HUB, Stage.STORED)
+# The packet id of a message that no device waits for.
+NO_RECEIPT: Final = 0
 
 
 class Held:
     """One message held for its device."""
 
-    __slots__ = ("claimed", "handle", "message", "packet_id", "received_at", "stage")
+    __slots__ = ("claimed", "handle", "message", "packet_id", "received_at", "stage", "storing")
 
     def __init__(self, packet_id: int, message: Telemetry, received_at: float) -> None:
         self.packet_id = packet_id
         self.message = message
         self.received_at = received_at
         self.claimed = True
-        self.stage = _Stage.WAITING
+        self.stage = Stage.WAITING
         self.handle = 0
+        self.storing = False  # the outbox has not answered yet
 
     @property
     def is_stray(self) -> bool:
-        """At the hub, and kept only for a device that may come back and resend it."""
-        return not self.claimed and self.stage is _Stage.AT_HUB
+        """In custody, and kept only for a device that may come back and resend it."""
+        return not self.claimed and self.stage in _IN_CUSTODY
 
 
 class InFlight:
@@ -125,18 +138,24 @@ class InFlight:
             self.forget_strays()
         if self._at_bound:
             return False
-        held = Held(0, message, now)
+        self.entrust(message, now=now)
+        return True
+
+    def entrust(self, message: Telemetry, *, now: float) -> None:
+        """A message that is said for the device, which nobody will send again and nobody waits for."""
+        held = Held(NO_RECEIPT, message, now)
         held.claimed = False
         self._unclaimed += 1
         self._held.append(held)
         self._bytes += message.size
-        return True
 
     def next_to_send(self) -> Held | None:
-        """The oldest message not yet handed to the hub session."""
+        """The oldest message not yet handed to the hub session; None while it is on its way to the outbox."""
         for held in self._held:
-            if held.stage is _Stage.WAITING:
+            if held.stage is Stage.WAITING:
                 return held
+            if held.stage is Stage.STORING:
+                return None
         return None
 
     def sent(self, held: Held, handle: int) -> None:
@@ -144,14 +163,14 @@ class InFlight:
         if held.message.qos == 0:
             self._drop(self._held.index(held))
             return
-        held.stage = _Stage.SENT
+        held.stage = Stage.SENT
         held.handle = handle
 
     def acknowledged(self, handle: int) -> None:
         """The hub acknowledged what it was sent under `handle`; an unknown handle is nothing of ours."""
         for held in self._held:
-            if held.stage is _Stage.SENT and held.handle == handle:
-                held.stage = _Stage.AT_HUB
+            if held.stage is Stage.SENT and held.handle == handle:
+                self._into_custody(held, Stage.AT_HUB)
                 return
 
     def receipts(self) -> Iterator[Receipt]:
@@ -162,7 +181,7 @@ class InFlight:
             if not held.claimed:
                 at += 1
                 continue
-            if held.stage is not _Stage.AT_HUB:
+            if held.stage not in _IN_CUSTODY:
                 return
             self._drop(at)
             yield Receipt(held.packet_id, held.received_at)
@@ -170,8 +189,47 @@ class InFlight:
     def unsend(self) -> None:
         """The hub session is gone with its memory of what it sent: all that it held waits again."""
         for held in self._held:
-            if held.stage is _Stage.SENT:
-                held.stage = _Stage.WAITING
+            if held.stage is Stage.SENT:
+                held.stage = Stage.STORING if held.storing else Stage.WAITING
+
+    # The outbox
+
+    def waits_since(self) -> float | None:
+        """When the oldest message came that is neither in custody nor on its way to the outbox."""
+        for held in self._held:
+            if held.stage not in _IN_CUSTODY and not held.storing:
+                return held.received_at
+        return None
+
+    def to_store(self, *, qos0: bool) -> list[Held]:
+        """Everything that is not in custody, oldest first: it is on its way to the outbox from now on.
+
+        Without `qos0` a message with QoS 0 that still waits stays in memory, behind what is stored.
+        """
+        batch = [
+            held
+            for held in self._held
+            if held.stage not in _IN_CUSTODY and not held.storing and (qos0 or held.message.qos)
+        ]
+        for held in batch:
+            held.storing = True
+            if held.stage is Stage.WAITING:
+                held.stage = Stage.STORING
+        return batch
+
+    def stored(self, held: Held) -> Stage:
+        """The outbox has `held`; what it was until now. SENT: its `handle` names it at the hub session still."""
+        was = held.stage
+        held.storing = False
+        if was is not Stage.AT_HUB:
+            self._into_custody(held, Stage.STORED)
+        return was
+
+    def not_stored(self, held: Held) -> None:
+        """The outbox would not take `held`."""
+        held.storing = False
+        if held.stage is Stage.STORING:
+            held.stage = Stage.WAITING
 
     def device_left(self, *, comes_back: bool) -> None:
         """The device is gone. `comes_back`: it kept its session (CleanSession 0) and will resend what is unreceipted.
@@ -194,8 +252,8 @@ class InFlight:
 
     @property
     def is_settled(self) -> bool:
-        """True when nothing held still has to reach the hub."""
-        return all(held.stage is _Stage.AT_HUB for held in self._held)
+        """True when nothing held still has to come into custody."""
+        return all(held.stage in _IN_CUSTODY for held in self._held)
 
     def _resent(self, packet_id: int, message: Telemetry) -> Held | None:
         for held in self._held:
@@ -206,6 +264,11 @@ class InFlight:
     @property
     def _at_bound(self) -> bool:
         return len(self._held) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def _into_custody(self, held: Held, stage: Stage) -> None:
+        held.stage = stage
+        if held.packet_id == NO_RECEIPT:
+            self._drop(self._held.index(held))
 
     def _drop(self, at: int) -> None:
         held = self._held.pop(at)

@@ -15,6 +15,7 @@ from gatewayd.emulator.event_log import Operation
 from gatewayd.emulator.faults import FaultKind
 from gatewayd.errors import ConfigError
 from gatewayd.message import Identity
+from gatewayd.store.messages import WhenFull
 from gatewayd.upstream.handover import Mode
 from gatewayd.upstream.session import State
 from tests.support.gateway_rig import GatewayRig, SetClock, gateway_rig
@@ -201,6 +202,17 @@ TUNING: dict[str, tuple[str, object, Look]] = {
         ),
     ),
     "listener.max_unreceipted_bytes": ('"2MiB"', 2 << 20, lambda it: it.dispatch._bounds.max_bytes),
+    "hub.budget.sends_per_second": ("77", 77, lambda it: it.outbox.custody._pace.per_second),
+    "outbox.max_bytes": ('"7MiB"', 7 << 20, lambda it: it.outbox.max_bytes),
+    "outbox.when_full": ('"drop_oldest"', WhenFull.DROP_OLDEST, lambda it: it.outbox.when_full),
+    "outbox.spill_after": ('"7s"', 7.0, lambda it: it.outbox.custody.policy.spill_after),
+    "outbox.store_qos0": ("true", True, lambda it: it.outbox.custody.policy.store_qos0),
+    "outbox.ttl": ('"7d"', 604_800.0, lambda it: it.outbox.custody.policy.rules.of("x").ttl),
+    "outbox.rules": (
+        '[{topic = "*", priority = 7}]',
+        7,
+        lambda it: it.outbox.custody.policy.rules.of("x").priority,
+    ),
     "shutdown.deadline": ('"7s"', 7.0, lambda it: it.config.shutdown.deadline),
 }
 # In force elsewhere: the log's level by the lifecycle, the reserve by the judgement of the file itself.

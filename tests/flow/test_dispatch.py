@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from gatewayd.clock import ManualClock
-from gatewayd.flow.dispatch import Dispatch, Lane, LaneBounds
+from gatewayd.flow.dispatch import Dispatch
+from gatewayd.flow.lane import Lane, LaneBounds
 from gatewayd.message import Identity, Telemetry
 from gatewayd.metrics import Metrics
 

@@ -20,11 +20,16 @@ from gatewayd.backoff import BackoffPolicy
 from gatewayd.clock import SystemClock
 from gatewayd.downstream.admission import Admission
 from gatewayd.downstream.listener import Listener, ListenerPolicy
-from gatewayd.flow.dispatch import Dispatch, LaneBounds
+from gatewayd.flow.dispatch import Dispatch
+from gatewayd.flow.lane import LaneBounds
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.hub_tokens import HubTokens, KeyIndices
 from gatewayd.flow.intake import Intake
+from gatewayd.flow.methods import Methods
 from gatewayd.flow.renewal import Renewal
+from gatewayd.flow.subscriptions import Subscriptions
+from gatewayd.flow.twins import Twins
+from gatewayd.flow.way_back import WayBack
 from gatewayd.message import Identity, Telemetry
 from gatewayd.metrics import Metrics
 from gatewayd.protocol.iothub.sas import resource
@@ -40,6 +45,7 @@ from gatewayd.upstream.mqtt_session import MqttHubSession
 from gatewayd.upstream.session import HubSession, SessionPolicy, State
 from tests.support.delay_line import DelayLine
 from tests.support.emulated_hub import DeskHub, device_key, emulated_hub
+from tests.support.kept_subscriptions import KeptSubscriptions
 from tests.support.sas_keys import KeyRing, key_of, sign, username
 from tests.support.tls_material import HUB as LISTENER_NAME
 from tests.support.tls_material import Tls
@@ -101,6 +107,8 @@ class HubFleetRig:
         self.conductor = parts.conductor
         self.dispatch = parts.dispatch
         self.hub_sessions = parts.hub_sessions
+        self.subscriptions = parts.subscriptions
+        self.way_back = parts.way_back
 
     def arrive(self, name: str) -> Device:
         device = Device(self, name)
@@ -232,6 +240,17 @@ class _Parts:
             self.metrics,
             linger=LINGER,
         )
+        self.subscriptions = KeptSubscriptions()
+        self.way_back = WayBack(
+            Subscriptions(self.subscriptions),
+            self.time.wheel,
+            clock.monotonic,
+            self.metrics,
+            opening=self.hub_sessions.opens_soon,
+            methods=lambda ways: Methods(ways, clock, self.time.wheel, self.metrics),
+            twins=lambda ways: Twins(ways, clock, self.time.wheel, self.metrics, None, timeout=10.0),
+        )
+        self.hub_sessions.way_back = self.way_back
 
 
 @asynccontextmanager
@@ -323,7 +342,7 @@ async def listening(fleet: HubFleetRig, tls: Tls, *names: str) -> AsyncIterator[
             frozenset({fleet.desk.hostname}),
             connects_per_device_per_minute=60,
         ),
-        Intake(fleet.dispatch, fleet.hub_sessions, fleet.metrics),
+        Intake(fleet.dispatch, fleet.hub_sessions, fleet.way_back, fleet.metrics),
         wheel=fleet.time.wheel,
         clock=fleet.time.clock,
         clock_trusted=lambda: True,

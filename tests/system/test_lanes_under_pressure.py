@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from gatewayd.flow.dispatch import Lane, LaneBounds
+from gatewayd.flow.lane import Lane, LaneBounds
 from gatewayd.message import Identity, Telemetry
 from tests.flow.test_dispatch import TOPIC, Bench, Hub
 
