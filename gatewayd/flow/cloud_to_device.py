@@ -68,6 +68,10 @@ class CloudToDevice:
         self._sent = metrics.messages.labels(C2D, "sent")
         self._acknowledged = metrics.messages.labels(C2D, "acknowledged")
 
+    def __len__(self) -> int:
+        """How many identities something is kept of."""
+        return len(self._places)
+
     def memory(self, identity: Identity, *, fresh: bool) -> Session:
         """What the device has not acknowledged, for its new connection; `fresh` when it does not continue a session."""
         place = self._place(identity)

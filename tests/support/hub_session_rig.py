@@ -231,9 +231,9 @@ class HubSessionRig:
     async def open_again(self) -> None:
         """Open, at a hub that serves and without the faults of before."""
         self.hub.faults.clear()
-        if self.hub._listening._server is None:
+        if self.hub._front._mqtt._server is None:
             await self.hub.blackhole(0.001)
-            await self.until(lambda: self.hub._listening._server is not None)
+            await self.until(lambda: self.hub._front._mqtt._server is not None)
         before = self.owner.told.count("opened")
         self.ask_open()
         await self.until_told("opened", before + 1)

@@ -382,7 +382,7 @@ async def test_a_hub_that_ends_the_new_connection_with_its_handshake_fails_the_r
     """Its close_notify arrives with its last handshake record, before the dial has returned."""
     async with hub_session_rig(one_way=0.002) as rig:
         await rig.open()
-        rig.hub._listening._owner_factory = _ending_at_once
+        rig.hub._front._mqtt._owner_factory = _ending_at_once
         await rig.hub.rotate_certificate(rig.hub.certificate)
         rig.renew()
         await rig.until_told("renewal_failed")
