@@ -1,4 +1,4 @@
-"""An unmodified azure-iot-device client for Node in a process of its own, where node and its two packages are installed.
+"""An unmodified azure-iot-device client for Node in a process of its own, where node and its packages are installed.
 
 They are found as node finds them: in a `node_modules` above this folder, or in a folder named by NODE_PATH.
 """
