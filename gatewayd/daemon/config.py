@@ -29,6 +29,7 @@ from gatewayd.daemon.config_values import (
     Flag,
     Fraction,
     Hostname,
+    HttpProxy,
     Kind,
     Size,
     StatusAddress,
@@ -37,7 +38,9 @@ from gatewayd.daemon.config_values import (
 )
 from gatewayd.flow.storing_rules import TopicRule
 
-HUB_MQTT_PORT = 8883  # MQTT over TLS, the port IoT Hub listens on
+# The ports IoT Hub listens on: MQTT over TLS, and MQTT over WebSocket.
+HUB_MQTT_PORT = 8883
+HUB_WEBSOCKET_PORT = 443
 
 
 class Applies(enum.Enum):
@@ -70,6 +73,11 @@ class Endpoints(Section):
     mqtt: Annotated[Endpoint | None, Address(listens=False)] = setting(
         None, RESTART, "Where MQTT to the hub is dialled, when not at `hub.hostname` itself on port 8883."
     )
+    websocket: Annotated[Endpoint | None, Address(listens=False)] = setting(
+        None,
+        RESTART,
+        "Where MQTT over WebSocket to the hub is dialled, when not at `hub.hostname` itself on port 443.",
+    )
 
 
 class Budget(Section):
@@ -99,9 +107,13 @@ class Deadlines(Section):
     """How long gatewayd waits for the hub before it calls an attempt failed."""
 
     dial: Annotated[float, Duration("100ms", "60s")] = setting(
-        "10s", TUNING, "Name lookup and TCP connection together."
+        "10s",
+        TUNING,
+        "Name lookup and TCP connection together; a proxy may take as long again for its answer.",
     )
-    handshake: Annotated[float, Duration("100ms", "60s")] = setting("15s", TUNING, "The TLS handshake.")
+    handshake: Annotated[float, Duration("100ms", "60s")] = setting(
+        "15s", TUNING, "The TLS handshake; a WebSocket upgrade may take as long again."
+    )
     connack: Annotated[float, Duration("100ms", "60s")] = setting(
         "15s", TUNING, "The hub's answer to CONNECT."
     )
@@ -134,8 +146,22 @@ class Hub(Section):
     hostname: Annotated[str, Hostname()] = setting(
         ..., RESTART, "Name of the IoT Hub. Tokens are made for it and its certificate must carry it."
     )
-    transport: Annotated[Literal["mqtt"], Choice(("mqtt",), later=("amqp", "websocket"))] = setting(
-        "mqtt", RESTART, "Protocol spoken to the hub."
+    transport: Annotated[Literal["mqtt", "websocket"], Choice(("mqtt", "websocket"), later=("amqp",))] = (
+        setting(
+            "mqtt",
+            RESTART,
+            "How the hub is spoken to: `mqtt` on port 8883, or `websocket`, the same MQTT in WebSocket frames on port 443, "
+            "for networks that let nothing else out.",
+        )
+    )
+    proxy: Annotated[Endpoint | None, HttpProxy()] = setting(
+        None,
+        RESTART,
+        "HTTP proxy through which the hub is reached, by CONNECT. TLS runs through it to the hub, and the proxy looks "
+        "up the hub's name.",
+    )
+    proxy_credentials: Annotated[Path | None, File()] = setting(
+        None, RESTART, "File with one line `user:password` for the proxy, readable by gatewayd alone."
     )
     trusted_ca: Annotated[Path | None, File()] = setting(
         None, RESTART, "PEM file of the authorities trusted for the hub, instead of the system's."
@@ -146,8 +172,10 @@ class Hub(Section):
     session: HubSession = Field(default_factory=HubSession)
 
     @property
-    def mqtt_endpoint(self) -> Endpoint:
-        """Where MQTT is dialled."""
+    def dialled(self) -> Endpoint:
+        """Where the hub is dialled, on the transport that is chosen."""
+        if self.transport == "websocket":
+            return self.endpoints.websocket or Endpoint(self.hostname, HUB_WEBSOCKET_PORT)
         return self.endpoints.mqtt or Endpoint(self.hostname, HUB_MQTT_PORT)
 
 
@@ -200,6 +228,12 @@ class Listener(Section):
     address: Annotated[Endpoint, Address(listens=True)] = setting(
         "0.0.0.0:8883", RESTART, "Where gatewayd listens for devices, MQTT over TLS."
     )
+    websocket_address: Annotated[Endpoint | None, Address(listens=True)] = setting(
+        None,
+        RESTART,
+        "Where gatewayd listens for MQTT over WebSocket too, at the path `/$iothub/websocket`. Device SDKs dial port "
+        "443; a port below 1024 needs CAP_NET_BIND_SERVICE.",
+    )
     certificate: Annotated[Path, File()] = setting(
         ...,
         RESTART,
@@ -212,7 +246,10 @@ class Listener(Section):
         "15s", TUNING, "How long a device may take for the TLS handshake."
     )
     connect_deadline: Annotated[float, Duration("1s", "60s")] = setting(
-        "15s", TUNING, "How long a device may take from the handshake to its CONNECT."
+        "15s",
+        TUNING,
+        "How long a device may take from the handshake to its CONNECT; over WebSocket for the upgrade, and again from "
+        "there to its CONNECT.",
     )
     # SDKs wait at least 30 s for CONNACK; the answer must come before they give up.
     hold: Annotated[float, Duration("0s", "25s")] = setting(

@@ -21,12 +21,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from gatewayd.credentials.device_file import open_device_file
+from gatewayd.credentials.proxy_credentials import read_proxy_credentials
 from gatewayd.credentials.secret_file import wipe
 from gatewayd.daemon.config import Config
 from gatewayd.daemon.status_token import ALLOWED as TOKEN_ALLOWED
 from gatewayd.daemon.status_token import KEY as STATUS_TOKEN
 from gatewayd.daemon.status_token import parse_token
-from gatewayd.errors import ConfigProblem, DeviceFileError
+from gatewayd.errors import ConfigError, ConfigProblem, DeviceFileError
 from gatewayd.tokens.renewal_timetable import Feasibility, feasibility
 
 # A chain with its key has some 10 KiB, the system's whole list of authorities 250 KiB.
@@ -80,6 +81,12 @@ def inspect_files(
         ]
     ):
         _listener_certificate(config, credentials, now, findings)
+    if (
+        hub.proxy_credentials is not None
+        and asked("hub.proxy_credentials")
+        and there("hub.proxy_credentials", hub.proxy_credentials)
+    ):
+        _proxy_credentials(hub.proxy_credentials, credentials, findings)
     if asked("devices.file") and there("devices.file", devices.file):
         _devices("devices.file", devices.file, credentials, findings)
     if (
@@ -221,6 +228,16 @@ def _read(key: str, path: Path, findings: Findings, *, secret: str = "") -> byte
             )
         )
     return text
+
+
+def _proxy_credentials(path: Path, credentials: Path, findings: Findings) -> None:
+    try:
+        read_proxy_credentials(path, check_permissions=path.parent != credentials)
+    except ConfigError as error:
+        findings.problems += [
+            ConfigProblem("hub.proxy_credentials", f"{problem.path}: {problem.problem}", problem.allowed)
+            for problem in error.problems
+        ]
 
 
 def _devices(key: str, path: Path, credentials: Path, findings: Findings) -> None:

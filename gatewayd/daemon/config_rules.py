@@ -99,8 +99,44 @@ def _backoff_grows(config: Config) -> Iterator[ConfigProblem]:
 
 
 def _listeners_differ(config: Config) -> Iterator[ConfigProblem]:
-    if config.metrics.address == config.listener.address and config.listener.address.port != 0:
+    address, websocket = config.listener.address, config.listener.websocket_address
+    taken = [one for one in (address, websocket) if one is not None and one.port != 0]
+    if config.metrics.address in taken:
         yield ConfigProblem("metrics.address", "is the address of the listener", "an address of its own")
+    if websocket == address and address.port != 0:
+        yield ConfigProblem(
+            "listener.websocket_address", "is the address of the listener", "an address of its own"
+        )
+
+
+def _credentials_have_a_proxy(config: Config) -> Iterator[ConfigProblem]:
+    if config.hub.proxy_credentials is not None and config.hub.proxy is None:
+        yield ConfigProblem(
+            "hub.proxy_credentials", "there is no proxy they are for", "with hub.proxy, or not at all"
+        )
+
+
+def _endpoints_are_dialled(config: Config) -> Iterator[ConfigProblem]:
+    """Where the other transport would be dialled says nothing."""
+    endpoints, transport = config.hub.endpoints, config.hub.transport
+    for name, endpoint in (("mqtt", endpoints.mqtt), ("websocket", endpoints.websocket)):
+        if endpoint is not None and name != transport:
+            yield ConfigProblem(
+                f"hub.endpoints.{name}",
+                f'is not used with hub.transport = "{transport}"',
+                "the other transport",
+            )
+
+
+def _devices_find_the_websocket(config: Config) -> Iterator[ConfigProblem]:
+    # The port stands in the source of the SDKs, as 8883 does.
+    address = config.listener.websocket_address
+    if address is not None and address.port != 443:
+        yield ConfigProblem(
+            "listener.websocket_address",
+            f"device SDKs dial port 443 for WebSocket and cannot be told port {address.port}",
+            "port 443, unless something before gatewayd forwards it",
+        )
 
 
 def _who_reads_from_outside_is_known(config: Config) -> Iterator[ConfigProblem]:
@@ -150,7 +186,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_WINDOW, _window_is_a_window),
     Rule(("tokens.lifetime", "tokens.renew_latest", *_DEADLINES), _each_deadline_ends_before_expiry),
     Rule(("tokens.backoff.first", "tokens.backoff.ceiling"), _backoff_grows),
-    Rule(("metrics.address", "listener.address"), _listeners_differ),
+    Rule(("metrics.address", "listener.address", "listener.websocket_address"), _listeners_differ),
+    Rule(("hub.proxy", "hub.proxy_credentials"), _credentials_have_a_proxy),
     Rule(_STATUS, _who_reads_from_outside_is_known),
 )
 
@@ -158,4 +195,6 @@ DOUBTS: tuple[Rule, ...] = (
     Rule(("tokens.lifetime", "tokens.renew_latest", *_DEADLINES, *_HANDOVER), _a_whole_attempt_fits),
     Rule(_STATUS, _metrics_stay_here),
     Rule(("hub.budget.connects_per_second",), _the_hub_allows_the_budget),
+    Rule(("hub.transport", "hub.endpoints.mqtt", "hub.endpoints.websocket"), _endpoints_are_dialled),
+    Rule(("listener.websocket_address",), _devices_find_the_websocket),
 )

@@ -339,6 +339,33 @@ _TCP = Address(listens=True)
 
 
 @dataclass(frozen=True, slots=True)
+class HttpProxy(Kind):
+    """An HTTP proxy as "http://host:port"; an Endpoint inside gatewayd.
+
+    A value with an "@" is not repeated in an error: people write passwords into such URLs.
+    """
+
+    def read(self, written: object, surroundings: Surroundings) -> Endpoint:
+        if not isinstance(written, str) or "://" not in written:
+            raise NotAllowed("the proxy is not a URL")
+        scheme, _, place = written.partition("://")
+        if scheme.lower() != "http":
+            raise NotAllowed("a proxy is spoken to in plain HTTP, and TLS to the hub runs through it")
+        if "@" in place:
+            raise NotAllowed("a user and a password do not stand here; put them into hub.proxy_credentials")
+        endpoint = Address(listens=False).read(place.removesuffix("/"), surroundings)
+        assert isinstance(endpoint, Endpoint)
+        return endpoint
+
+    def show(self, value: Any) -> str:
+        return f'"http://{value}"'
+
+    @property
+    def allowed(self) -> str:
+        return '"http://host:port", port 1 to 65535'
+
+
+@dataclass(frozen=True, slots=True)
 class File(Kind):
     """A path; a relative one starts at the configuration file. "credential:NAME" is a systemd credential."""
 

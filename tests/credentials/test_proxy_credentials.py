@@ -24,12 +24,12 @@ def file_of(folder: Path, text: bytes, mode: int = 0o600) -> Path:
 )
 def test_the_header_is_what_others_make_of_it(tmp_path: Path, user: str, password: str, end: bytes) -> None:
     path = file_of(tmp_path, f"{user}:{password}".encode() + end)
-    assert read_proxy_credentials(path).decode() == aiohttp.BasicAuth(user, password, "utf-8").encode()
+    assert read_proxy_credentials(path).decode() == aiohttp.encode_basic_auth(user, password, "utf-8")
 
 
 def test_a_password_may_be_more_than_ascii(tmp_path: Path) -> None:
     path = file_of(tmp_path, "gateway:pässwort".encode())
-    expected = aiohttp.BasicAuth("gateway", "pässwort", "utf-8").encode()
+    expected = aiohttp.encode_basic_auth("gateway", "pässwort", "utf-8")
     assert read_proxy_credentials(path).decode() == expected
 
 

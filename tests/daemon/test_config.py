@@ -45,10 +45,19 @@ def test_every_key_has_a_meaning_and_belongs_to_a_section() -> None:
 
 
 def test_the_hub_is_dialled_at_its_name_unless_an_endpoint_says_otherwise() -> None:
-    assert parse_config(LEAST).hub.mqtt_endpoint == Endpoint("h.net", 8883)
+    assert parse_config(LEAST).hub.dialled == Endpoint("h.net", 8883)
     elsewhere = parse_config(LEAST + '[hub.endpoints]\nmqtt = "127.0.0.1:18883"\n')
-    assert elsewhere.hub.mqtt_endpoint == Endpoint("127.0.0.1", 18883)
+    assert elsewhere.hub.dialled == Endpoint("127.0.0.1", 18883)
     assert elsewhere.hub.hostname == "h.net"
+
+
+def test_websocket_is_dialled_at_443_unless_its_own_endpoint_says_otherwise() -> None:
+    text = (
+        LEAST.replace("[hub]\n", '[hub]\ntransport = "websocket"\n') + '[hub.endpoints]\nmqtt = "other:1"\n'
+    )
+    assert parse_config(text).hub.dialled == Endpoint("h.net", 443)
+    elsewhere = parse_config(text + 'websocket = "127.0.0.1:8443"\n')
+    assert elsewhere.hub.dialled == Endpoint("127.0.0.1", 8443)
 
 
 def test_where_to_listen_and_whom_to_serve_needs_a_restart() -> None:

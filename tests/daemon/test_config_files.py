@@ -222,3 +222,19 @@ def test_a_status_token_is_judged_and_never_told(files: ConfigFolder, tmp_path: 
     problem = only_problem(inspect(files))
     assert "holds no token" in problem.problem
     assert "too short" not in str(problem)
+
+
+def test_credentials_of_a_proxy_are_read_and_guarded(files: ConfigFolder, tmp_path: Path) -> None:
+    secret = tmp_path / "proxy"
+    set_key(files, "[hub]\n", '[hub]\nproxy = "http://proxy:3128"\nproxy_credentials = "proxy"\n')
+    secret.write_text("gateway:hunter2\n")
+    secret.chmod(0o600)
+    assert inspect(files).problems == []
+    secret.chmod(0o640)
+    (problem,) = inspect(files).problems
+    assert (problem.path, "has mode 0640" in problem.problem) == ("hub.proxy_credentials", True)
+    secret.chmod(0o600)
+    secret.write_text("hunter2\n")
+    (problem,) = inspect(files).problems
+    assert "does not hold a user and a password" in problem.problem
+    assert "hunter2" not in str(problem)

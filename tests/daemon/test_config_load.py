@@ -63,7 +63,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("path", "line", "problem", "allowed"),
     [
-        ("hub.transport", 3, '"amqp" is not in this version', '"mqtt"'),
+        ("hub.transport", 3, '"amqp" is not in this version', '"mqtt" or "websocket"'),
         ("tokens.lifetime", 6, "60 has no unit", 'from "10s" to "24h"'),
         ("tokens.renew_latst", 8, "did you mean tokens.renew_latest?", ""),
         ("hub.budget.connects_per_second", 11, "50000 is out of bounds", "from 1 to 1000"),

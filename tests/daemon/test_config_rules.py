@@ -100,3 +100,41 @@ def test_every_key_a_rule_reads_exists() -> None:
 def test_a_rule_is_skipped_when_a_table_around_its_key_is_wrong() -> None:
     assert not RULES[0].may_be_asked({"tokens"})
     assert RULES[0].may_be_asked({"token", "tokens.renew"})
+
+
+@pytest.mark.parametrize(
+    ("address", "tables", "path"),
+    [
+        ("0.0.0.0:8883", "", "listener.websocket_address"),
+        ("127.0.0.1:443", '[metrics]\naddress = "127.0.0.1:443"\n', "metrics.address"),
+    ],
+)
+def test_the_websocket_listener_shares_its_address_with_nobody(address: str, tables: str, path: str) -> None:
+    head = LEAST.replace("[listener]\n", f'[listener]\nwebsocket_address = "{address}"\n')
+    assert problem_paths_of(head + tables) == [path]
+
+
+def problem_paths_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        parse_config(text)
+    return [problem.path for problem in error.value.problems]
+
+
+def test_credentials_for_no_proxy_are_a_mistake() -> None:
+    text = LEAST.replace("[hub]\n", '[hub]\nproxy_credentials = "p"\n')
+    assert problem_paths_of(text) == ["hub.proxy_credentials"]
+    parse_config(text.replace("[hub]\n", '[hub]\nproxy = "http://proxy:3128"\n'))
+
+
+@pytest.mark.parametrize(("transport", "unused"), [("mqtt", "websocket"), ("websocket", "mqtt")])
+def test_an_endpoint_of_the_other_transport_is_a_doubt(transport: str, unused: str) -> None:
+    head = LEAST.replace("[hub]\n", f'[hub]\ntransport = "{transport}"\n')
+    for endpoint in ("mqtt", "websocket"):
+        found = doubts(parse_config(head + f'[hub.endpoints]\n{endpoint} = "h:1"\n'))
+        assert [doubt.path for doubt in found] == ([f"hub.endpoints.{unused}"] if endpoint == unused else [])
+
+
+def test_a_websocket_port_that_sdks_cannot_be_told_is_a_doubt() -> None:
+    for port, doubted in ((443, []), (8443, ["listener.websocket_address"])):
+        text = LEAST.replace("[listener]\n", f'[listener]\nwebsocket_address = "0.0.0.0:{port}"\n')
+        assert [doubt.path for doubt in doubts(parse_config(text))] == doubted

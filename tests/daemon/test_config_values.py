@@ -17,6 +17,7 @@ from gatewayd.daemon.config_values import (
     File,
     Fraction,
     Hostname,
+    HttpProxy,
     Kind,
     NotAllowed,
     Size,
@@ -218,3 +219,36 @@ def test_a_long_value_is_cut_short_in_the_refusal() -> None:
     with pytest.raises(NotAllowed) as refusal:
         Duration("1s", "2s").read("x" * 1000, HERE)
     assert len(str(refusal.value)) < 100
+
+
+@pytest.mark.parametrize("written", ["http://proxy.local:3128", "HTTP://proxy.local:3128/"])
+def test_a_proxy_is_a_host_and_a_port(written: str) -> None:
+    kind = HttpProxy()
+    endpoint = kind.read(written, HERE)
+    assert endpoint == Endpoint("proxy.local", 3128)
+    assert kind.show(endpoint) == '"http://proxy.local:3128"'
+    assert kind.read("http://[2001:db8::1]:3128", HERE) == Endpoint("2001:db8::1", 3128)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        3128,
+        "proxy:3128",
+        "https://proxy:3128",
+        "socks5://proxy:1080",
+        "http://proxy",
+        "http://",
+        "http://p:1/path",
+        "http://p:0",
+    ],
+)
+def test_what_is_no_http_proxy_is_refused(written: object) -> None:
+    with pytest.raises(NotAllowed):
+        HttpProxy().read(written, HERE)
+
+
+def test_a_password_in_a_proxys_url_is_not_repeated() -> None:
+    with pytest.raises(NotAllowed, match=r"hub\.proxy_credentials") as caught:
+        HttpProxy().read("http://gateway:hunter2@proxy:3128", HERE)
+    assert "hunter2" not in str(caught.value)

@@ -139,7 +139,7 @@ def test_the_daemon_takes_the_configuration_without_a_doubt(settings: Settings) 
     config = parse_config(daemon_config(settings, PLACES), Surroundings())
     assert doubts(config) == []
     assert config.hub.hostname == HUB_HOSTNAME
-    assert str(config.hub.mqtt_endpoint) == "127.0.0.1:18883"
+    assert str(config.hub.dialled) == "127.0.0.1:18883"
     assert config.tokens.lifetime == settings.lifetime
     assert config.hub.budget.connects_per_second == settings.budget_per_second
     assert config.devices.file == PLACES.devices_file

@@ -9,14 +9,16 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aiohttp import web
 
 from gatewayd.errors import Bounded, DialFailed
 from gatewayd.transport.addresses import AddressInfo
 from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream import dialer as dialer_module
-from gatewayd.upstream.dialer import DialDeadlines, Dialer, Endpoint
+from gatewayd.upstream.dialer import DialDeadlines, Dialer, Endpoint, Proxy
 from tests.support.delay_line import Cut, DelayLine
+from tests.support.proxy_rig import proxy_rig
 from tests.support.stream_owners import PATIENCE, Recorder, stdlib_server
 from tests.support.tls_material import HUB, Tls
 
@@ -49,13 +51,17 @@ class Rig:
         self.names = names
         self.dialer = self.new_dialer()
 
-    def new_dialer(self, **deadlines: float) -> Dialer:
+    def new_dialer(
+        self, *, websocket: bool = False, proxy: Proxy | None = None, **deadlines: float
+    ) -> Dialer:
         return Dialer(
             asyncio.get_running_loop(),
             Endpoint(HUB, 8883, HUB),
             self.tls.our_client(),
             self.worker,
             deadlines=DialDeadlines(**{"overall": PATIENCE, **deadlines}),
+            websocket=websocket,
+            proxy=proxy,
         )
 
     def at(self, *ports: int) -> None:
@@ -308,3 +314,102 @@ class DeadEnd:
     def _knock(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.knocks += 1
         writer.transport.abort()
+
+
+# Through a proxy, and in WebSocket frames
+
+
+async def test_through_a_proxy_its_name_is_looked_up_and_the_hub_asked_for_by_name(rig: Rig) -> None:
+    async with (
+        stdlib_server(rig.tls.their_server(), greet) as hub,
+        proxy_rig(route=("127.0.0.1", hub)) as proxy,
+    ):
+        rig.at(proxy.port)
+        rig.dialer = rig.new_dialer(proxy=Proxy("proxy.example", 3128))
+        await rig.dial()
+        assert proxy.targets == [f"{HUB}:8883"]
+
+
+async def test_resumption_works_through_a_proxy(rig: Rig) -> None:
+    async with (
+        stdlib_server(rig.tls.their_server(), greet) as hub,
+        proxy_rig(route=("127.0.0.1", hub)) as proxy,
+    ):
+        rig.at(proxy.port)
+        rig.dialer = rig.new_dialer(proxy=Proxy("proxy.example", 3128))
+        assert [(await rig.dial())[1] for _ in range(2)] == [False, True]
+
+
+async def test_a_proxy_that_refuses_is_named_with_what_to_do(rig: Rig) -> None:
+    async with proxy_rig(refuse=407) as proxy:
+        rig.at(proxy.port)
+        rig.dialer = rig.new_dialer(proxy=Proxy("proxy.example", 3128))
+        error = await rig.failure()
+    assert error.stage == "proxy"
+    assert str(error) == (
+        "proxy: proxy proxy.example: CONNECT was refused with 407: "
+        "it wants a user and a password; set hub.proxy_credentials"
+    )
+
+
+async def test_a_proxy_that_is_not_there_is_told_from_a_hub_that_is_not(rig: Rig) -> None:
+    with refusing_port() as port:
+        rig.at(port)
+        rig.dialer = rig.new_dialer(proxy=Proxy("proxy.example", 3128))
+        error = await rig.failure()
+    assert (error.stage, error.problem.startswith("proxy proxy.example: 127.0.0.1:")) == ("connect", True)
+
+
+async def test_a_proxy_without_a_name_is_a_failed_lookup_of_the_proxy(rig: Rig) -> None:
+    rig.names.answer = socket.gaierror(socket.EAI_NONAME, "?")
+    rig.dialer = rig.new_dialer(proxy=Proxy("proxy.example", 3128))
+    error = await rig.failure()
+    assert str(error) == "resolve: proxy proxy.example: DNS knows no such name; check the host name"
+
+
+def test_a_proxys_credentials_are_not_shown() -> None:
+    assert "secret" not in repr(Proxy("p", 1, b"Basic secret"))
+
+
+async def test_a_websocket_is_a_stream_like_any_other(rig: Rig) -> None:
+    requests: list[web.Request] = []
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        requests.append(request)
+        ws = web.WebSocketResponse(protocols=("mqtt",))
+        await ws.prepare(request)
+        await ws.send_bytes(b"hello")
+        async for _ in ws:
+            pass
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/$iothub/websocket", serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
+        await web.SockSite(runner, sock, ssl_context=rig.tls.their_server()).start()
+        rig.at(sock.getsockname()[1])
+        rig.dialer = rig.new_dialer(websocket=True)
+        assert [(await rig.dial())[1] for _ in range(2)] == [False, True], "the second resumes the first"
+        await runner.cleanup()
+    assert requests[0].path_qs == "/$iothub/websocket?iothub-no-client-cert=true"
+    assert requests[0].headers["Host"] == f"{HUB}:8883", "the port belongs to the name unless it is 443"
+
+
+def test_the_usual_port_is_not_part_of_the_name() -> None:
+    assert Endpoint("elsewhere", 443, HUB).host_header == HUB
+
+
+async def test_a_hub_without_a_websocket_came_furthest(rig: Rig) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    async with stdlib_server(rig.tls.their_server(), refuse) as hub:
+        with refusing_port() as dead:
+            rig.at(hub, dead)
+            rig.dialer = rig.new_dialer(websocket=True)
+            error = await rig.failure()
+    assert error.stage == "upgrade"
+    assert "there is no WebSocket at this path" in error.problem
