@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from gatewayd.errors import GatewaydError
 from gatewayd.message import Identity
-from gatewayd.store import outbox
+from gatewayd.store import outbox, page_scan
 from gatewayd.store.schema import PAGE_SIZE, examine, open_database, open_to_read, wal_path
 
 KEPT_ASIDE = 3
@@ -121,17 +122,15 @@ def _salvage(path: Path, fresh: Path, next_seq: int) -> int:
         source.execute("PRAGMA writable_schema = ON")  # a truncated file is read as far as it goes
         copied = 0
         highest = next_seq - 1
-        rows = _readable(source)
         target.execute("BEGIN IMMEDIATE")
-        for row in rows:
+        for row in _found(source, path):
             if not _is_ours(row):
                 continue
+            copied += target.execute(outbox.INSERT_UNLESS_THERE, row).rowcount
+            highest = max(highest, row[0])
             if copied % TRANSACTION_ROWS == TRANSACTION_ROWS - 1:
                 target.execute("COMMIT")
                 target.execute("BEGIN IMMEDIATE")
-            target.execute(outbox.INSERT, row)
-            copied += 1
-            highest = max(highest, row[0])
         _copy_keepsakes(source, target)
         with contextlib.suppress(sqlite3.DatabaseError, TypeError):
             highest = max(highest, outbox.next_seq(source) - 1)
@@ -159,14 +158,23 @@ def _is_ours(row: outbox.Row) -> bool:
         return False
 
 
-def _readable(source: sqlite3.Connection) -> Iterator[outbox.Row]:
-    """Every row that can be reached, in order of seq, ascending and once."""
+def _found(source: sqlite3.Connection, path: Path) -> Iterator[outbox.Row]:
+    """Every row that is there, some twice: along the tree first, then page by page if the tree is broken."""
+    breaks: list[sqlite3.DatabaseError] = []
+    yield from _readable(source, breaks)
+    if breaks:
+        yield from cast(Iterator[outbox.Row], page_scan.rows(path))
+
+
+def _readable(source: sqlite3.Connection, breaks: list[sqlite3.DatabaseError]) -> Iterator[outbox.Row]:
+    """Every row that can be reached, in order of seq, ascending and once; where it could not go on is told."""
     last = 0
     while True:
         try:
             for row in source.execute("SELECT * FROM message WHERE seq > ? ORDER BY seq", (last,)):
                 if row[0] <= last:
-                    break  # a page that leads in a circle
+                    breaks.append(sqlite3.DatabaseError("a page leads in a circle"))
+                    break
                 last = row[0]
                 yield row
             else:
@@ -174,6 +182,7 @@ def _readable(source: sqlite3.Connection) -> Iterator[outbox.Row]:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
+            breaks.append(error)
         following = _behind(source, last)
         if following is None:
             return

@@ -23,6 +23,7 @@ QOS_1 = 1
 RETAIN = 2
 
 INSERT = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_UNLESS_THERE = "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT = "SELECT * FROM message WHERE seq = ?"
 
 # seq, identity, priority, size, received_at, expires_at, flags, checksum, topic, payload
