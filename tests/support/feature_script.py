@@ -339,7 +339,7 @@ class Plain:
             f"{script['hostname']}/{self._identity}/?api-version=2021-04-12", script["token"]
         )
         self._client.tls_set_context(ssl.create_default_context(cadata=script["authority"]))
-        self._client.will_set(f"{self.events}{ODD_BAG}", b"\x00gone", qos=1, retain=script["retained_will"])
+        self._client.will_set(f"{self.events}{ODD_BAG}", b"\x00gone", qos=1)
         self._client.on_connect = lambda _client, _data, _flags, code: self._connected.put(code)
         self._address = script["gateway"] or script["hostname"], 443 if script["websockets"] else 8883
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,19 @@ NODE = ROOT / "tests" / "node"
 DEVICE, MODULE, PLAIN = "dev-01", "dev-01/mod", "dev-02"
 IDENTITIES = (DEVICE, MODULE, PLAIN)
 STORIES = ("device", "module", "plain")
+WEBSOCKET_PORT = 443  # the SDKs know no other
 WITHIN_SECONDS = 120.0
+
+
+def need_port(port: int) -> None:
+    """Skips where this user may not listen on a port so low."""
+    with socket.socket() as sock:
+        try:
+            sock.bind((own_loopback_address(port), port))
+        except PermissionError:
+            pytest.skip(
+                f"port {port} needs CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start below it"
+            )
 
 
 def python_client() -> list[str]:
@@ -49,10 +62,13 @@ class ScriptFailed(AssertionError):
 
 
 @asynccontextmanager
-async def feature_hub() -> AsyncIterator[tuple[DeskHub, str]]:
+async def feature_hub(*, websockets: bool = False) -> AsyncIterator[tuple[DeskHub, str]]:
     """A hub where the SDK can find it, and the address of its remote control."""
     address = own_loopback_address()
-    async with emulated_hub(*IDENTITIES, hostname=address, host=address, port=SDK_PORT) as desk:
+    port = WEBSOCKET_PORT if websockets else None
+    async with emulated_hub(
+        *IDENTITIES, hostname=address, host=address, port=SDK_PORT, websocket_port=port
+    ) as desk:
         control = ControlServer(desk.hub)
         await control.start("127.0.0.1", 0)
         try:
@@ -69,7 +85,6 @@ async def run_features(
     authority: str = "",
     websockets: bool = False,
     stories: Sequence[str] = STORIES,
-    retained_will: bool = False,
     client: Sequence[str] = (),
 ) -> list[str]:
     """The transcript of a run straight at the hub, or at `gateway`, whose `authority` is PEM text."""
@@ -85,7 +100,6 @@ async def run_features(
         "plain": PLAIN,
         "websockets": websockets,
         "stories": list(stories),
-        "retained_will": retained_will,
     }
     process = await asyncio.create_subprocess_exec(
         *(client or python_client()),

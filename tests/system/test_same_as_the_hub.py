@@ -18,21 +18,35 @@ import pytest
 from gatewayd.emulator.ledger import Ledger
 from tests.support.azure_device import SDK_PORT, own_loopback_address
 from tests.support.daemon_process import daemon_process
-from tests.support.features import IDENTITIES, STORIES, feature_hub, node_client, run_features
+from tests.support.features import (
+    IDENTITIES,
+    STORIES,
+    WEBSOCKET_PORT,
+    feature_hub,
+    need_port,
+    node_client,
+    run_features,
+)
 from tests.support.gateway_files import GatewaySite
 
 
-async def straight(*stories: str, client: Sequence[str] = ()) -> list[str]:
+async def straight(*stories: str, client: Sequence[str] = (), websockets: bool = False) -> list[str]:
     """The transcript without a gateway."""
-    async with feature_hub() as (desk, control):
-        return await run_features(desk, control, stories=stories, client=client)
+    async with feature_hub(websockets=websockets) as (desk, control):
+        return await run_features(desk, control, stories=stories, client=client, websockets=websockets)
 
 
-async def through_the_gateway(folder: Path, *stories: str, client: Sequence[str] = ()) -> list[str]:
-    """The transcript with the whole daemon between client and hub."""
+async def through_the_gateway(
+    folder: Path, *stories: str, client: Sequence[str] = (), websockets: bool = False
+) -> list[str]:
+    """The transcript with the whole daemon between client and hub; with `websockets` on both of its sides."""
     address = own_loopback_address()
-    async with feature_hub() as (desk, control):
-        site = GatewaySite.make(folder, desk, IDENTITIES, host=address, port=SDK_PORT)
+    listener = f'websocket_address = "{address}:{WEBSOCKET_PORT}"' if websockets else ""
+    async with feature_hub(websockets=websockets) as (desk, control):
+        site = GatewaySite.make(folder, desk, IDENTITIES, host=address, port=SDK_PORT, listener=listener)
+        if websockets:
+            endpoint = f'websocket = "{desk.host}:{WEBSOCKET_PORT}"'
+            site.rewrite("[hub.endpoints]", f'transport = "websocket"\n[hub.endpoints]\n{endpoint}')
         async with daemon_process(site) as daemon:
             transcript = await run_features(
                 desk,
@@ -41,6 +55,7 @@ async def through_the_gateway(folder: Path, *stories: str, client: Sequence[str]
                 authority=site.authority.read_text(),
                 stories=stories,
                 client=client,
+                websockets=websockets,
             )
             assert daemon.said("a device connected"), "the script must have come through the gateway"
             return transcript
@@ -57,6 +72,20 @@ async def test_a_story_is_the_same_straight_at_the_hub_and_through_the_gateway(
     alone = await straight(story)
     assert alone[-1] == "end {}"
     assert difference(alone, await through_the_gateway(tmp_path, story)) == ""
+
+
+@pytest.mark.parametrize("story", STORIES)
+async def test_a_story_over_websockets_on_both_sides_of_the_gateway_is_that_of_mqtt_at_the_hub(
+    story: str, tmp_path: Path
+) -> None:
+    need_port(WEBSOCKET_PORT)
+    alone = await straight(story)
+    assert difference(alone, await through_the_gateway(tmp_path, story, websockets=True)) == ""
+
+
+async def test_straight_at_the_hub_websockets_make_no_difference() -> None:
+    need_port(WEBSOCKET_PORT)
+    assert difference(await straight(*STORIES), await straight(*STORIES, websockets=True)) == ""
 
 
 async def test_the_node_sdk_finds_everything_the_same_too(tmp_path: Path) -> None:
