@@ -91,7 +91,10 @@ class GatewaySite:
         outbox: str = "",
         deadlines: str = "",
         session: str = "",
+        metrics: str = "",
         device_lines: str = "",
+        hub_lines: str = "",
+        endpoints: str = "",
     ) -> GatewaySite:
         """Write everything. The other texts are more lines of the tables they are named after."""
         authority = Authority(folder, "gateway-authority")
@@ -108,8 +111,10 @@ class GatewaySite:
             "[hub]",
             f"hostname = {json.dumps(hub.hostname)}",
             'trusted_ca = "hub-authority.pem"',
+            hub_lines,
             "[hub.endpoints]",
             f'mqtt = "{hub.host}:{hub.port}"',
+            endpoints,
             "[hub.session]",
             session,
             "[hub.deadlines]",
@@ -127,6 +132,7 @@ class GatewaySite:
             device_lines,
             "[metrics]",
             f'address = "127.0.0.1:{metrics_port}"',
+            metrics,
             "[outbox]",
             'path = "outbox.db"',
             outbox,
