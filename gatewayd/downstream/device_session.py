@@ -299,10 +299,11 @@ class DeviceSession:
     # What the device does
 
     def _on_event(self, event: ServerEvent) -> None:
+        if isinstance(event, PublishReceived):  # nearly all are: before the patterns, which cost more
+            if not event.joins:
+                self._published(event.publish)
+            return
         match event:
-            case PublishReceived(publish, joins):
-                if not joins:
-                    self._published(publish)
             case PublishAcknowledged(packet_id):
                 self._desk.traffic.delivered(self, packet_id)
             case SubscribeReceived(subscribe):

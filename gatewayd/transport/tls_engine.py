@@ -27,7 +27,7 @@ STEP_BYTES = 4096
 class TlsEngine:
     """One TLS session in either role, from handshake to close_notify."""
 
-    __slots__ = ("_incoming", "_outgoing", "_read_into", "damage", "peer_ended", "tls")
+    __slots__ = ("_incoming", "_outgoing", "_read_into", "damage", "must_answer", "peer_ended", "tls")
 
     def __init__(
         self, context: ssl.SSLContext, server_hostname: str | None, session: ssl.SSLSession | None = None
@@ -44,6 +44,7 @@ class TlsEngine:
         )
         # With a buffer given, read returns a count.
         self._read_into = cast(Callable[[int, memoryview], int], self.tls.read)
+        self.must_answer = False  # what was decrypted last makes TLS itself say something: see `take`
         self.peer_ended = False  # close_notify was read; nothing is decrypted any more
         self.damage: ssl.SSLError | None = None  # why nothing is decrypted or encrypted any more
 
@@ -68,11 +69,13 @@ class TlsEngine:
         `plain` must have room for `cipher` and two records more: one may be half here from the last call, and OpenSSL
         is always offered room for a whole one.
         """
-        if len(cipher) <= STEP_BYTES:
-            return self._decrypt_step(cipher, plain, 0)
         filled = 0
-        for start in range(0, len(cipher), STEP_BYTES):
-            filled = self._decrypt_step(cipher[start : start + STEP_BYTES], plain, filled)
+        if len(cipher) <= STEP_BYTES:
+            filled = self._decrypt_step(cipher, plain, 0)
+        else:
+            for start in range(0, len(cipher), STEP_BYTES):
+                filled = self._decrypt_step(cipher[start : start + STEP_BYTES], plain, filled)
+        self.must_answer = self._outgoing.pending > 0
         return filled
 
     def encrypt(self, data: bytes) -> bytes:
@@ -99,11 +102,6 @@ class TlsEngine:
             # broke the session before has no use for ours.
             return self.take()
         return self.take()
-
-    @property
-    def must_answer(self) -> bool:
-        """Whether `take` has something."""
-        return self._outgoing.pending > 0
 
     def take(self) -> bytes:
         """What TLS itself has to say now: handshake, alerts. A key update is answered inside the next `encrypt`."""

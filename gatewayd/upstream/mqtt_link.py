@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from gatewayd.clock import Clock
@@ -101,8 +102,8 @@ class MqttLink:
             self._automaton,
             carrier.wheel,
             carrier.clock,
-            lambda event: owner.link_event(self, event),
-            lambda closed: owner.link_closed(self, closed),
+            partial(owner.link_event, self),
+            partial(owner.link_closed, self),
             closed=Closed,
             on_writable=owner.link_writable,
         )

@@ -95,8 +95,8 @@ class ClientConnection(Connection[ClientEvent]):
         """When handle_deadline must be called, if nothing comes before."""
         if self._state is not ClientState.OPEN:
             return self._answer_by
-        answer_by = None if self._is_parked else self._answer_by
         ping_at = self._ping_at()
+        answer_by = None if self._is_parked else self._answer_by
         if answer_by is None or ping_at is None:
             return answer_by if ping_at is None else ping_at
         return min(answer_by, ping_at)
@@ -211,9 +211,8 @@ class ClientConnection(Connection[ClientEvent]):
         """When silence in either direction has lasted too long. A ping under way already asks the server."""
         if self._state is not ClientState.OPEN or self._ping_interval is None:
             return None
-        quiet_since = (
-            self._last_sent if self._answer_by is not None else min(self._last_sent, self._last_heard)
-        )
+        sent, heard = self._last_sent, self._last_heard
+        quiet_since = sent if self._answer_by is not None or sent < heard else heard
         return quiet_since + self._ping_interval
 
     def _miss_answer(self, now: float) -> None:

@@ -152,7 +152,7 @@ class Connection(ABC, Generic[Event]):
                 self._was_parked = True
                 return None
             try:
-                header = self._reader.next_packet()
+                header = None if self._reader.is_spent else self._reader.next_packet()
                 if header is None:
                     if not self._peer_has_ended:
                         return None

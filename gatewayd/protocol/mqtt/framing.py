@@ -25,7 +25,7 @@ class PacketReader:
     packets.
     """
 
-    __slots__ = ("_at", "_bytes", "_wanted", "max_packet_bytes")
+    __slots__ = ("_at", "_bytes", "_wanted", "is_spent", "max_packet_bytes")
 
     def __init__(self, max_packet_bytes: int) -> None:
         self.max_packet_bytes = max_packet_bytes
@@ -33,6 +33,8 @@ class PacketReader:
         self._at = 0
         # How many unread bytes there must be before looking again is worth it.
         self._wanted = 1
+        # No whole packet is here until more bytes are fed.
+        self.is_spent = True
 
     @property
     def buffered(self) -> int:
@@ -41,6 +43,7 @@ class PacketReader:
 
     def feed(self, received: bytes | bytearray | memoryview) -> None:
         """Keeps a copy of `received`, unless it is immutable already."""
+        self.is_spent = False
         if self._at == len(self._bytes):
             self._bytes = bytes(received)
             self._at = 0
@@ -57,11 +60,13 @@ class PacketReader:
         """Forgets what is kept."""
         self._bytes = b""
         self._at = 0
+        self.is_spent = True
 
     def next_packet(self) -> tuple[int, bytes] | None:
         """The next whole packet, or None when more bytes are needed. Raises PeerFault for an illegal
         header.
         """
+        self.is_spent = True  # unless there are bytes behind a whole packet
         kept, at = self._bytes, self._at
         available = len(kept) - at
         if available < self._wanted:
@@ -101,6 +106,8 @@ class PacketReader:
                 body = bytes(view[start:end])
         if end == len(kept):
             self.discard()  # thousands of idle connections must not each keep their last packet
+        else:
+            self.is_spent = False
         return first_byte, body
 
 
