@@ -10,7 +10,6 @@ in one `Room`. An answer is taken once, for the request that is being asked, und
 from __future__ import annotations
 
 import enum
-from collections import deque
 
 
 class Asks(enum.Enum):
@@ -62,7 +61,7 @@ class TwinLine:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._requests: deque[TwinRequest] = deque()
+        self._requests: list[TwinRequest] = []  # a few; most devices have none most of the time
         self._asked_as: str | None = None  # the id under which the first is asked now
 
     def __len__(self) -> int:
@@ -95,14 +94,14 @@ class TwinLine:
         if self._asked_as is None or rid != self._asked_as:
             return None
         self._asked_as = None
-        return self._leave(self._requests.popleft())
+        return self._leave(self._requests.pop(0))
 
     def expire(self, now: float) -> list[TwinRequest]:
         """Take out the requests whose time is over."""
         over = [request for request in self._requests if request.deadline <= now]
         if over and over[0] is self._requests[0]:
             self._asked_as = None
-        self._requests = deque(request for request in self._requests if request.deadline > now)
+        self._requests = [request for request in self._requests if request.deadline > now]
         return [self._leave(request) for request in over]
 
     def clear(self) -> list[TwinRequest]:
@@ -115,7 +114,7 @@ class TwinLine:
     @property
     def waiting(self) -> list[TwinRequest]:
         """The requests that have not been asked, oldest first."""
-        return list(self._requests)[0 if self._asked_as is None else 1 :]
+        return self._requests[0 if self._asked_as is None else 1 :]
 
     @property
     def deadline(self) -> float | None:

@@ -69,13 +69,12 @@ _NO_ROOM: Final = _Refusal(503, "too_many", _TOO_MANY_BODY)
 class _Desk:
     """One device: its requests, and what it knows of its desired properties."""
 
-    __slots__ = ("check_at", "checks_failed", "deadline", "identity", "line", "linked", "said", "told")
+    __slots__ = ("check_at", "checks_failed", "deadline", "identity", "line", "said", "told")
 
     def __init__(self, identity: Identity, room: Room, on_due: Callable[[_Desk, float], None]) -> None:
         self.identity = identity
         self.line = TwinLine(room)
         self.told: int | None = None  # the desired version the device was given last
-        self.linked = False  # the device may have had a hub connection: the next one follows a gap
         self.check_at: float | None = None  # when a failed check is tried again
         self.checks_failed = 0
         self.said = False  # that it is answered from the cache, in this outage
@@ -106,8 +105,11 @@ class Twins:
             cache.on_gap = self._gap
         self._desks: dict[Identity, _Desk] = {}
         self._room = Room(MAX_WAITING_BYTES)
+        # Who may have had a hub connection already, so that the next one follows a gap.
+        self._linked: set[Identity] = set()
         # Ids of this run are no ids of an earlier one, whose answers a session at the hub might still hold.
-        self._ids = (f"{int(clock.wall()):x}-{number:x}" for number in itertools.count(1))
+        began = f"{int(clock.wall()):x}"
+        self._ids = (f"{began}-{number:x}" for number in itertools.count(1))
 
     # What the device and the hub say
 
@@ -124,7 +126,7 @@ class Twins:
             self._pump(desk)
         else:
             self._refuse(identity, request, _NO_ROOM)
-        self._arm(desk)
+        self._put_away(desk)
 
     def answered(self, identity: Identity, topic: Topic, payload: bytes) -> None:
         """The hub answers a request."""
@@ -136,9 +138,9 @@ class Twins:
         if request.asks is Asks.CHECK:
             self._checked(desk, request, topic.status, payload)
         else:
-            self._reply(identity, request, topic.status, payload, topic.version)
+            given = self._reply(identity, request, topic.status, payload, topic.version)
             if topic.status < 300:
-                self._learn(desk, request, topic, payload)
+                self._learn(desk, request, topic, payload, given=given)
         self._pump(desk)
         self._arm(desk)
 
@@ -158,15 +160,18 @@ class Twins:
 
     def hub_up(self, identity: Identity) -> None:
         """A hub connection is there, the first or the next: what has no answer is asked again."""
-        desk = self._desk(identity)
+        follows_gap = identity in self._linked
+        self._linked.add(identity)
+        listens = self._ways.listens(identity, DESIRED_FILTER)
+        desk = self._desk(identity) if follows_gap and listens else self._desks.get(identity)
+        if desk is None:
+            return
         desk.line.unask()
         desk.check_at = None
         desk.checks_failed = 0
         desk.said = False
-        follows_gap = desk.linked or desk.told is not None
-        if follows_gap and self._ways.listens(identity, DESIRED_FILTER):
+        if listens and (follows_gap or desk.told is not None):
             self._check(desk)
-        desk.linked = True
         self._pump(desk)
         self._arm(desk)
 
@@ -178,10 +183,11 @@ class Twins:
 
     def hub_down(self, identity: Identity) -> None:
         """The hub session is lost: what waits is answered for it, now."""
+        if not self._ways.listens(identity, DESIRED_FILTER):
+            self._linked.discard(identity)
         desk = self._desks.get(identity)
         if desk is None:
             return
-        desk.linked = desk.linked and self._ways.listens(identity, DESIRED_FILTER)
         for request in desk.line.clear():
             self._answer_for_hub(desk, request)
         desk.check_at = None
@@ -199,8 +205,9 @@ class Twins:
                 self._count(request, "abandoned")
             desk.told = None
             desk.check_at = None
-            desk.linked = self._ways.reach(identity) is Reach.UP
             self._put_away(desk)
+        if self._ways.reach(identity) is not Reach.UP:
+            self._linked.discard(identity)
         if self._cache is not None:
             self._cache.device_left(identity)
 
@@ -266,17 +273,19 @@ class Twins:
         topic = twin_reply_topic(status, request.device_rid, version)
         return self._ways.to_device(identity, REPLIES_FILTER, topic, body, 0)
 
-    def _learn(self, desk: _Desk, request: TwinRequest, topic: Topic, payload: bytes) -> None:
+    def _learn(self, desk: _Desk, request: TwinRequest, topic: Topic, payload: bytes, *, given: bool) -> None:
         """What the hub's yes to a device's request says about the twin."""
         if request.asks is Asks.PATCH:
             if self._cache is not None:
                 self._cache.reported(desk.identity, request.payload, topic.version)
             return
         document = TwinDocument.parse(payload)
-        if document is not None:
+        if document is None:
+            return
+        if given:
             desk.told = document.desired_version
-            if self._cache is not None:
-                self._cache.whole(desk.identity, document)
+        if self._cache is not None:
+            self._cache.whole(desk.identity, document)
 
     # Checks: our own reads
 
@@ -351,7 +360,7 @@ class Twins:
     def _put_away(self, desk: _Desk) -> None:
         """Wait for what ends next, and keep no desk that knows nothing."""
         self._arm(desk)
-        if desk.deadline.due is None and not desk.linked and desk.told is None:
+        if desk.deadline.due is None and desk.told is None:
             self._desks.pop(desk.identity, None)
 
     def _arm(self, desk: _Desk) -> None:

@@ -441,6 +441,14 @@ def test_the_first_connection_after_a_device_came_follows_no_gap(bench: Bench) -
     assert bench.asked() == []
 
 
+def test_an_outage_that_another_connection_of_the_device_saw_is_no_gap_of_the_next(bench: Bench) -> None:
+    bench.go(Reach.UP)
+    bench.go(Reach.DOWN)
+    bench.desk.device_left(DEVICE)
+    bench.go(Reach.UP)
+    assert bench.asked() == []
+
+
 def test_a_device_that_came_to_a_hub_session_that_was_kept_open_is_told_after_the_next_gap(
     bench: Bench,
 ) -> None:
@@ -546,6 +554,17 @@ def test_a_device_that_takes_nothing_is_not_tried_for_ever(
     reads = len(bench.ways.said_to_hub)
     bench.time.pass_seconds(3600.0)
     assert len(bench.ways.said_to_hub) == reads == len(CHECK_PAUSES)
+
+
+def test_a_twin_that_the_device_could_not_take_is_not_taken_for_told(bench: Bench) -> None:
+    bench.go(Reach.UP)
+    bench.get("1")
+    bench.ways.congested = True
+    bench.answer()
+    bench.ways.congested = False
+    bench.hand_over()
+    bench.answer()
+    assert [topic for topic, _ in bench.heard()] == ["PATCH/properties/desired/?$version=1"]
 
 
 # The cache
