@@ -199,6 +199,8 @@ class OutboxRoom:
     def _say_health(self, health: Health) -> None:
         level = logging.INFO if health in (Health.OK, Health.CLOSED) else logging.ERROR
         _LOG.log(level, "%s", _WORDS[health], extra={"outbox": health.value})
+        if health in (Health.OK, Health.AT_BOUND):
+            self.custody.store_is_well()
 
     def _dropped(self, identity: Identity, messages: int, size: int, reason: DropReason) -> None:
         self.custody.dropped(identity, messages, size, reason)

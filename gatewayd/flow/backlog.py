@@ -91,6 +91,10 @@ class Backlog:
                 self._ready = deque()
             self._ready.extend(messages)
 
+    def not_leased(self) -> None:
+        """What was asked for cannot be read now; it is stored still."""
+        self.asking = False
+
     def next(self) -> StoredMessage | None:
         """The message that is to be handed over next."""
         return self._ready[0] if self._ready else None

@@ -81,7 +81,7 @@ class MessageStore(Protocol):
         identity: Identity,
         limit: int,
         max_bytes: int,
-        done: Callable[[tuple[StoredMessage, ...]], None],
+        done: Callable[[tuple[StoredMessage, ...] | Health], None],
     ) -> None: ...
 
     def settle(self, seqs: Sequence[int]) -> None: ...
@@ -174,6 +174,11 @@ class Custody:
             if not lane.in_flight.is_settled:
                 self._spilling[lane] = None
         self._spill()
+
+    def store_is_well(self) -> None:
+        """The outbox works again: those who got nothing from it ask anew."""
+        for lane in self._dispatch:
+            self.turn(lane)
 
     # Spill
 
@@ -331,7 +336,10 @@ class Custody:
             limit = 1
         backlog.asking = True
 
-        def done(messages: tuple[StoredMessage, ...]) -> None:
+        def done(messages: tuple[StoredMessage, ...] | Health) -> None:
+            if isinstance(messages, Health):
+                backlog.not_leased()  # what is stored still comes first: asked again when the outbox is well
+                return
             backlog.leased(messages)
             self._leased_bytes += sum(one.message.size for one in messages)
             if lane.hub is None or lane.hub_is_down:

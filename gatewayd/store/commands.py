@@ -13,7 +13,7 @@ from gatewayd.message import Identity
 from gatewayd.store.messages import Health, NewMessage, StoredMessage, WhenFull
 
 AppendDone = Callable[[tuple[int, ...] | Health], None]
-LeaseDone = Callable[[tuple[StoredMessage, ...]], None]
+LeaseDone = Callable[[tuple[StoredMessage, ...] | Health], None]
 KeepDone = Callable[[bool], None]
 TwinDone = Callable[[bytes | None], None]
 

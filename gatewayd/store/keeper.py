@@ -351,24 +351,27 @@ class Keeper:
             self._backlog.add(entry, leased=leased)
         return tuple([entry.seq for entry, _ in done.rows.entries[kept.start : kept.stop]])
 
-    def _lease(self, command: Lease) -> tuple[StoredMessage, ...]:
+    def _lease(self, command: Lease) -> tuple[StoredMessage, ...] | Health:
         for again in (True, False):
             found: list[StoredMessage] = []
+            if self._database is None:
+                break
             try:
                 self._fill(command, found)
             except (sqlite3.Error, damage.Damaged) as error:
                 for message in found:
                     self._backlog.release(message.seq)
                 if not self._recovers(error, again=again):
-                    return ()
+                    break
             else:
                 return tuple(found)
-        return ()
+        return self._health
 
     def _fill(self, command: Lease, found: list[StoredMessage]) -> None:
         database = self._database
+        assert database is not None
         size = 0
-        while database is not None and len(found) < command.limit:
+        while len(found) < command.limit:
             following = self._backlog.next_of(command.identity)
             if following is None:
                 return

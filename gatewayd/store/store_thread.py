@@ -120,7 +120,10 @@ class Store:
         self._put(Append(messages, done, size))
 
     def lease(self, identity: Identity, limit: int, max_bytes: int, done: LeaseDone) -> None:
-        """The next unleased messages, priority descending, then seq; at least one if there is any."""
+        """The next unleased messages, priority descending, then seq; at least one if there is any.
+
+        A Health: they cannot be read now. `on_health` tells when it is worth asking again.
+        """
         self._put(Lease(identity, limit, max_bytes, done))
 
     def settle(self, seqs: Sequence[int]) -> None:

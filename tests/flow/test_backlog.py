@@ -78,3 +78,12 @@ def test_the_outbox_knows_best_how_much_it_holds() -> None:
     backlog.add(0)
     backlog.dropped(3)
     assert backlog.stored == 0
+
+
+def test_what_cannot_be_read_now_is_stored_still() -> None:
+    backlog = Backlog()
+    backlog.add(0)
+    backlog.asking = True
+    backlog.not_leased()
+    assert not backlog.asking
+    assert backlog.waits

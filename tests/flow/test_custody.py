@@ -479,3 +479,25 @@ def test_memory_of_a_lane_is_free_again_once_its_messages_are_stored() -> None:
     assert lane.in_flight.held_bytes == 0
     assert device.reading
     assert device.pauses == 0
+
+
+def test_what_cannot_be_read_now_still_goes_before_what_is_new() -> None:
+    site, hub = Site(), Hub(window=100)
+    lane, device = site.lane()
+    site.dispatch.hub_went_down(lane)
+    site.offer(lane, 1, b"stored")
+    site.turn()
+    assert device.receipts == [1]
+    site.store.health = Health.FAILING
+    lane.hub = hub
+    site.dispatch.hub_opened(lane)
+    site.offer(lane, 2, b"new")
+    site.advance(60.0)
+    assert hub.carried == []
+    assert device.receipts == [1]
+    site.store.health = Health.OK
+    site.custody.store_is_well()
+    site.advance(1.0)
+    site.acknowledge(lane, hub, len(hub.unacknowledged))
+    site.advance(10.0)
+    assert hub.carried == [b"stored", b"new"]

@@ -17,7 +17,7 @@ from gatewayd.store.commands import AskTwin, Expire, KeepTwin, Lease, Probe, Ref
 from gatewayd.store.messages import BacklogCount, Health, WhenFull
 from gatewayd.store.outbox import measure
 from gatewayd.store.schema import PAGE_SIZE, WAL_BYTES, open_to_read, wal_path
-from tests.support.outbox_rig import MODULE, WALL, A, B, KeeperRig, append, new, payloads
+from tests.support.outbox_rig import MODULE, PLENTY, WALL, A, B, KeeperRig, append, new, payloads
 
 ONE = measure(new().message)
 
@@ -412,7 +412,7 @@ def test_mending_without_room_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr(outbox, "is_whole", lambda _: False)
         patched.setattr(damage, "mend", no_room)
-        assert rig.lease() == ()
+        assert rig.ask(lambda done: Lease(A, 1, PLENTY, done)) is Health.DISK_FULL
         assert rig.heard.health == [Health.FAILING, Health.DISK_FULL]
         assert rig.append(new()) is Health.DISK_FULL
     assert outbox.is_whole is real

@@ -53,9 +53,12 @@ class HandStore:
         identity: Identity,
         limit: int,
         max_bytes: int,
-        done: Callable[[tuple[StoredMessage, ...]], None],
+        done: Callable[[tuple[StoredMessage, ...] | Health], None],
     ) -> None:
         def answer() -> None:
+            if self.health is Health.FAILING:
+                done(self.health)
+                return
             order = sorted(
                 (one for one in self.kept.values() if one.message.identity == identity),
                 key=lambda one: (-one.priority, one.seq),
