@@ -57,6 +57,18 @@ async def test_the_expiry_of_both_certificates_is_shown(tmp_path: Path) -> None:
             assert shown == certificate.not_valid_after_utc.timestamp()
 
 
+async def test_a_websocket_address_that_is_taken_is_told_by_its_key(tmp_path: Path) -> None:
+    listener = 'websocket_address = "127.0.0.1:1"'
+    async with gateway_rig(tmp_path, "dev-01", start=False, listener=listener) as rig:
+        rig.site.rewrite('"127.0.0.1:1"', f'"127.0.0.1:{rig.hub.port}"')
+        rig.gateway.config = rig.load()
+        with pytest.raises(
+            ConfigError, match=rf"listener.websocket_address: cannot .* on 127.*:{rig.hub.port}"
+        ):
+            await rig.gateway.start()
+        await rig.gateway.drain()
+
+
 @pytest.mark.parametrize("key", ["listener.address", "metrics.address"])
 async def test_an_address_that_is_taken_is_told_by_its_key(tmp_path: Path, key: str) -> None:
     async with gateway_rig(tmp_path, "dev-01", start=False) as rig:

@@ -27,6 +27,7 @@ from tests.support.raw_device import RawDevice, connect_bytes, publish_bytes
 from tests.support.sas_keys import HUB, key_of
 from tests.support.tls_material import HUB as SERVER_NAME
 from tests.support.tls_material import Tls
+from tests.support.websocket_rig import BINARY, HandWebSocket
 
 OK = b"\x20\x02\x00\x00"
 
@@ -581,7 +582,7 @@ async def test_every_refusal_is_a_series_from_the_start(tls: Tls) -> None:
             if sample.name == "gatewayd_device_refusals_total"
         }
         assert {because.value for because in HeldBecause} <= reasons
-        assert {"bad_signature", "connect_timeout", "tls_handshake"} <= reasons
+        assert {"bad_signature", "connect_timeout", "tls_handshake", "websocket_upgrade"} <= reasons
 
 
 async def test_a_listener_has_no_port_before_it_is_started(tls: Tls) -> None:
@@ -590,3 +591,114 @@ async def test_a_listener_has_no_port_before_it_is_started(tls: Tls) -> None:
         with pytest.raises(LocalProtocolError, match="started"):
             _ = rig.listener.port
         rig.listener._server = server
+
+
+# The other door
+
+
+async def web_dialled(rig: Rig) -> HandWebSocket:
+    """An upgraded connection on the WebSocket port, nothing of MQTT said."""
+    if rig.listener.websocket_port is None:
+        await rig.listener.start_websockets(rig.host, 0)
+    assert rig.listener.websocket_port is not None
+    hand = await HandWebSocket.connect(rig.listener.websocket_port, rig.client_context())
+    assert hand.status == 101
+    return hand
+
+
+async def web_connected(rig: Rig, identity: str) -> HandWebSocket:
+    hand = await web_dialled(rig)
+    hand.send(BINARY, connect_bytes(identity, rig.username(identity), rig.token(identity)))
+    assert await hand.receive() == (BINARY, OK)
+    return hand
+
+
+async def test_a_device_over_websocket_is_a_device_like_any_other(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        hand = await web_connected(rig, "dev-01")
+        assert rig.traffic.present == {"dev-01"}
+        hand.send(BINARY, publish_bytes("devices/dev-01/messages/events/", b"framed", packet_id=7))
+        assert await hand.receive() == (BINARY, b"\x40\x02\x00\x07")
+        assert rig.traffic.messages[0][2].payload == b"framed"
+        hand.send(BINARY, b"\xe0\x00")
+        assert await hand.close_code() == 1000
+        await hand.leave()
+        assert [(left.end, left.planned) for left in rig.traffic.left] == [(DeviceEnd.DISCONNECT, True)]
+
+
+async def test_a_device_is_one_device_whichever_door_it_takes(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        older = await RawDevice.connect(rig, "dev-01")
+        newer = await web_connected(rig, "dev-01")
+        assert await older.ended() == b""
+        again = await RawDevice.connect(rig, "dev-01")
+        assert await newer.close_code() == 1000
+        await newer.leave()
+        await again.close()
+        await rig.traffic.until(lambda it: not it.present)
+        assert [left.end for left in rig.traffic.left[:2]] == [DeviceEnd.TAKEOVER] * 2
+
+
+async def test_a_wrong_credential_is_answered_in_frames_too(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        hand = await web_dialled(rig)
+        token = rig.token("dev-01", key=b"k" * 32)
+        hand.send(BINARY, connect_bytes("dev-01", rig.username("dev-01"), token))
+        await rig.until(lambda: rig.refusals() == {"bad_signature": 1})
+        rig.time.pass_seconds(30.0)
+        assert await hand.receive() == (BINARY, b"\x20\x02\x00\x05")
+        await hand.leave()
+
+
+async def test_who_asks_for_something_else_is_answered_by_http_and_counted(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01") as rig:
+        await rig.listener.start_websockets(rig.host, 0)
+        assert rig.listener.websocket_port is not None
+        hand = await HandWebSocket.connect(
+            rig.listener.websocket_port, rig.client_context(), request="GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        assert hand.status == 400
+        await hand.ended()
+        await hand.leave()
+        assert rig.refusals() == {"websocket_upgrade": 1}
+
+
+async def test_connections_in_the_doorway_count_against_the_bound(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01", policy=ListenerPolicy(max_connections=1)) as rig:
+        await rig.listener.start_websockets(rig.host, 0)
+        _, writer = await asyncio.open_connection(
+            rig.host, rig.listener.websocket_port, ssl=rig.client_context(), server_hostname=SERVER_NAME
+        )
+        await rig.until(lambda: len(rig.listener._door) == 1)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await RawDevice.dial(rig)
+        assert rig.refusals() == {"overload": 1}
+        writer.close()
+        await rig.until(lambda: len(rig.listener._door) == 0)
+
+
+async def test_draining_closes_both_doors(tls: Tls) -> None:
+    async with listener_rig(tls, "dev-01", "dev-02") as rig:
+        hand = await web_connected(rig, "dev-01")
+        device = await RawDevice.connect(rig, "dev-02")
+        reader, writer = await asyncio.open_connection(
+            rig.host, rig.listener.websocket_port, ssl=rig.client_context(), server_hostname=SERVER_NAME
+        )
+        await rig.until(lambda: len(rig.listener._door) == 1)
+        await rig.listener.drain(0.05)
+        assert await hand.close_code() == 1000
+        assert await device.ended() == b""
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        with pytest.raises(ConnectionError):
+            await web_dialled(rig)
+        writer.close()
+        await hand.leave()
+
+
+async def test_new_bounds_hold_at_both_doors(tls: Tls) -> None:
+    async with listener_rig(tls) as rig:
+        await rig.listener.start_websockets(rig.host, 0)
+        rig.listener.retune(ListenerPolicy(handshake_deadline=3.0, connect_deadline=4.0))
+        assert [server.handshake_timeout for server in rig.listener._servers] == [3.0, 3.0]
+        assert rig.listener._door.upgrade_timeout == 4.0

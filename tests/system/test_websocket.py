@@ -151,7 +151,7 @@ async def test_a_refusing_proxy_costs_no_message_and_is_said_in_words(
         proxy.refuse = None
         await device.publish(b"late", "$.mid=one")
         await device.disconnect()
-        assert hub.hub.ledger.missing("dev-01", ["one"]) == []
+        await rig.until(lambda: hub.hub.ledger.missing("dev-01", ["one"]) == [], WITHIN_SECONDS)
 
 
 async def test_a_proxy_that_ends_both_ways_at_one_fin_breaks_no_renewal_over_websocket(
