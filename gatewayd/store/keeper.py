@@ -42,16 +42,18 @@ from gatewayd.store.commands import (
 )
 from gatewayd.store.lock import StoreLock
 from gatewayd.store.messages import Contents, Health, StoredMessage
+from gatewayd.store.reserve import Reserve
 from gatewayd.store.retention import Retention
-from gatewayd.store.schema import WAL_BYTES, open_database, wal_path
+from gatewayd.store.schema import PAGE_SIZE, WAL_BYTES, open_database, wal_path
 from gatewayd.store.seq_ranges import SeqRanges
 
 # A damaged page is found when it is read. To look at all of them before the first message costs a read of the file:
 # up to this size that is below half a second on a slow card; a larger file is only read where the start needs it.
 CHECKED_BYTES = 16 * 1024 * 1024
 
-# Seqs deleted and messages expired in one transaction; the rest goes with the next.
-DELETED_AT_ONCE = 5000
+# Seqs deleted and messages expired in one transaction, each of which may change a page; the next follows at once. Must
+# fit into the reserve.
+DELETED_AT_ONCE = 500
 
 # While a reader elsewhere keeps the WAL from being emptied it grows; at this size nothing is appended any more.
 WAL_BOUND = 16 * WAL_BYTES
@@ -59,6 +61,10 @@ WAL_BOUND = 16 * WAL_BYTES
 # More than the largest message (256 KiB at the hub is seldom; a usual one is below 64 KiB), so that a disk that takes
 # the probe takes what comes after it.
 PROBE_BYTES = 64 * 1024
+
+# What the WAL can hold: its size, a transaction of one batch that begins just below it, and one large append. The file
+# must be able to take all of it on a disk that has become full.
+RESERVE_BYTES = 4 * WAL_BYTES
 
 DISK_ERRORS = {errno.ENOSPC: Health.DISK_FULL, errno.EDQUOT: Health.DISK_FULL}
 HOPELESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
@@ -99,12 +105,14 @@ class Keeper:
         self._wall = wall
         self._listeners = listeners
         self._lock: StoreLock | None = None
+        self._reserve = Reserve(path, RESERVE_BYTES)
         self._database: sqlite3.Connection | None = None
         self._backlog = Backlog()
         self._settled = SeqRanges()
         self._keepsakes = keepsakes.Keepsakes()
         self._health = Health.OK
         self._trying = True
+        self._expiring: float | None = None  # more is over at this time than one transaction takes
         self._next_seq = 1
         self._reserved = 1  # seqs below are reserved on disk
         self._wal_seen = 0  # size of the WAL after the last checkpoint
@@ -131,6 +139,9 @@ class Keeper:
         except OSError as error:
             raise StoreUnusable(str(self._path), error.strerror or str(error)) from error
         try:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                return self._connect()
+            self._reserve.give_up()  # SQLite needs a little room of its own to begin
             return self._connect()
         except (sqlite3.Error, OSError) as error:
             if _is_hopeless(error):
@@ -206,11 +217,23 @@ class Keeper:
             if self._database is None or not self._trying:
                 return None
             try:
-                return self._commit(batch, kinds)
+                done = self._commit(batch, kinds)
+                self._delete_the_rest()
+                return done
             except (sqlite3.Error, damage.Damaged) as error:
                 if not self._recovers(error, again=again):
                     return None
         return None
+
+    def _delete_the_rest(self) -> None:
+        """What one transaction did not delete. A failure here keeps it for later and takes no answer back."""
+        try:
+            while len(self._settled) or self._expiring is not None:
+                over = () if self._expiring is None else (Expire(self._expiring),)
+                self._commit(over, {Expire} if over else set())
+        except sqlite3.Error as error:
+            self._expiring = None
+            self._fail(error)
 
     def _commit(self, batch: Sequence[Command], kinds: set[type[Command]]) -> _Transaction:
         wanted = _Transaction()
@@ -222,12 +245,14 @@ class Keeper:
             return wanted
         database = self._database
         assert database is not None
+        has_room = self._has_room()
         try:
             database.execute("BEGIN IMMEDIATE")
             self._settle_on_disk(database, wanted)
             for place, command in enumerate(batch):
                 if isinstance(command, Append):
-                    self._admit(database, place, command, wanted)
+                    if has_room:
+                        self._admit(database, place, command, wanted)
                 elif isinstance(command, Expire):
                     self._expire(database, command.wall, wanted)
             self._keepsakes.write(database)
@@ -280,16 +305,25 @@ class Keeper:
             outbox.reserve(database, wanted.reserved)
 
     def _expire(self, database: sqlite3.Connection, wall: float, wanted: _Transaction) -> None:
+        limit = DELETED_AT_ONCE + self._backlog.leased
         gone = {entry.seq for entry, _ in wanted.dropped}
         over = [
             Entry(seq, Identity.parse(text), priority, size)
-            for seq, text, priority, size in outbox.expired(
-                database, wall, DELETED_AT_ONCE + self._backlog.leased + len(gone)
-            )
+            for seq, text, priority, size in outbox.expired(database, wall, limit + len(gone))
             if not self._backlog.is_leased(seq) and seq not in gone
         ]
+        self._expiring = wall if len(over) >= DELETED_AT_ONCE else None
         self._backlog.remove(over)
         wanted.dropped += [(entry, DropReason.TTL) for entry in over]
+
+    def _has_room(self) -> bool:
+        """What goes into the WAL finds room in the file, also when the disk becomes full now."""
+        if self._reserve.hold():
+            return True
+        database = self._database
+        assert database is not None
+        free: int = database.execute("PRAGMA freelist_count").fetchone()[0]
+        return free * PAGE_SIZE >= RESERVE_BYTES
 
     def _try_the_disk(self) -> None:
         database = self._database
@@ -345,7 +379,7 @@ class Keeper:
             return self._health
         if place not in done.kept:
             self._show_health()
-            return Health.AT_BOUND
+            return self._health
         kept = done.kept[place]
         for entry, leased in done.rows.entries[kept.start : kept.stop]:
             self._backlog.add(entry, leased=leased)
@@ -411,10 +445,16 @@ class Keeper:
         return self._health in (Health.DISK_FULL, Health.FAILING)
 
     def _fail(self, error: BaseException) -> None:
-        self._become(_health_after(error))
+        health = _health_after(error)
+        if health is Health.DISK_FULL:
+            self._reserve.give_up()
+        self._become(health)
 
     def _succeed(self) -> None:
-        if self._is_failing:
+        """The disk took what it was given; whether it takes messages is a question of room."""
+        if not self._has_room():
+            self._become(Health.DISK_FULL)
+        elif self._is_failing:
             self._become(Health.AT_BOUND if self._retention.at_bound else Health.OK)
 
     def _show_health(self) -> None:
@@ -449,6 +489,8 @@ class Keeper:
         self._backlog = outbox.load(database, leased, self._settled)
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
         self._wal_seen = 0
+        if not self._is_failing:
+            self._succeed()
 
     def _contents(self, salvage: damage.Salvage | None, lost: int | None = None) -> Contents:
         database = self._database

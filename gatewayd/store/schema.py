@@ -29,7 +29,7 @@ PAGE_SIZE = 4096
 
 # The WAL is copied into the file at this size and then written from its start again. It keeps this size on disk: room
 # in which messages can be deleted when the file system is full.
-WAL_BYTES = 4 * 1024 * 1024
+WAL_BYTES = 1024 * 1024
 
 # Seconds SQLite waits for another process that reads; `gatewayd outbox` holds its locks for milliseconds.
 BUSY_SECONDS = 1.0
@@ -148,6 +148,9 @@ def _settle_in(database: sqlite3.Connection) -> None:
     )  # a receipt is a promise: fsync before it, power loss included
     database.execute("PRAGMA wal_autocheckpoint = 0")  # after the answers, by us
     database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    # A page that becomes free is not written: on a full disk there may be no room to. What was deleted stays in the
+    # file until its page is used again; the file is the owner's alone.
+    database.execute("PRAGMA secure_delete = OFF")
     database.execute("PRAGMA cell_size_check = ON")
     database.execute("PRAGMA trusted_schema = OFF")
     database.execute("PRAGMA temp_store = MEMORY")

@@ -45,7 +45,7 @@ THREAD_NAME = "gatewayd-store"
 
 # One transaction takes at most this much; a commit must not keep its first message waiting for its last.
 BATCH_COMMANDS = 1000
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 
 # Bytes of appends that wait for the thread.
 WAITING_BYTES = 64 * 1024 * 1024

@@ -220,7 +220,7 @@ def test_nothing_else_is_left_beside(path: Path) -> None:
     KeeperRig(path).close()
     aside = "outbox.db.damaged-20270115T080000Z"
     assert {name.name for name in path.parent.iterdir()} == {
-        "outbox.db", "outbox.db.lock", aside, f"{aside}-page1",
+        "outbox.db", "outbox.db.lock", "outbox.db.reserve", aside, f"{aside}-page1",
     }  # fmt: skip
 
 

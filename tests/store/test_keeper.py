@@ -180,15 +180,24 @@ def test_a_path_that_cannot_be_is_refused(tmp_path: Path, bad: str) -> None:
         KeeperRig(tmp_path / "outbox.db" if bad == "." else tmp_path / bad)
 
 
-def test_what_could_not_be_deleted_is_deleted_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletions_are_cut_into_small_transactions_and_all_are_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keeper, "DELETED_AT_ONCE", 3)
     rig = KeeperRig(path)
     seqs = rig.append(*(new() for _ in range(10)))
+    rig.append(*(new(B, expires_at=WALL) for _ in range(10)))
     rig.lease()
+    commits: list[str] = []
+    database_of(rig).set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
     rig.settle(*seqs)
-    assert len(rows(path)) == 7
-    rig.close()
+    assert len(rows(path)) == 10
+    assert len(commits) == 4
+    rig.expire(WALL)
     assert rows(path) == []
+    assert len(commits) == 8
+    assert sum(messages for _, messages, _, _ in rig.heard.dropped) == 10
+    rig.close()
 
 
 # The bound
