@@ -58,6 +58,8 @@ def login_page(files: str, *, problem: str = "") -> str:
         + "<p>This page shows the fleet. It asks for the token in the file that "
         + "<code>metrics.token_file</code> names.</p>"
         + said
+        # Who keeps passwords in the browser needs a name to keep it under.
+        + '<input type="text" name="user" value="gatewayd" autocomplete="username" hidden>'
         + '<label for="token">Token</label><input id="token" name="token" type="password" required autofocus '
         + 'autocomplete="current-password"><button type="submit">Show the fleet</button></form></main></body></html>\n'
     )

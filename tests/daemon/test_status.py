@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from gatewayd.daemon.fleet_facts import ClockState, Expiry, Outbox, Reload, Tokens
+from gatewayd.daemon.fleet_facts import ClockState, Concern, Expiry, Outbox, Reload, Tokens
 from gatewayd.daemon.heartbeat import PROMISED_SECONDS, ROOM
 from gatewayd.daemon.status_words import CLOCK_UNSYNCHRONIZED, CLOCK_WRONG, health_remedy
 from gatewayd.errors import ConfigProblem
@@ -202,6 +203,9 @@ class Figures:
     size: int
     max_bytes: int
     health: str
+
+    def problems(self) -> Iterator[Concern]:
+        yield from ()
 
 
 def test_the_outbox_is_told_and_one_that_is_not_well_is_a_concern(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_the_way_out_is_shown_to_who_has_logged_in() -> None:
 def test_the_form_for_the_token_is_labelled_and_says_what_was_wrong() -> None:
     found = Reader(login_page("abc", problem=EVIL))
     assert [one["for"] for one in found.all("label")] == ["token"]
-    (field,) = found.all("input")
+    _, field = found.all("input")
     assert (field["id"], field["type"], field["autocomplete"]) == ("token", "password", "current-password")
     assert EVIL in found.text
     assert found.all("script") == []

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from gatewayd.daemon.config_values import Endpoint
@@ -22,12 +23,15 @@ from gatewayd.daemon.status_server import StatusServer
 from tests.support.browser import DESKTOP, browser, looking
 from tests.support.fleet_shown import GOOD, page
 
+# As many as the page has, with the edges of its letters; a third of the size.
+COLOURS = 200
+
 
 @asynccontextmanager
 async def shown(facts: FleetFacts = GOOD, rows: DevicePage | None = None) -> AsyncIterator[str]:
     """A server that shows these facts to every query; its address."""
     loop = asyncio.get_running_loop()
-    listed = rows or page(8, 38)
+    listed = rows or page(6, 40)
     sources = StatusSources(
         CollectorRegistry(), lambda: Verdict(True), lambda: Verdict(True), lambda: facts, lambda query: listed
     )
@@ -47,6 +51,8 @@ async def take(
     async with shown(facts, rows) as url, browser() as opened, looking(opened, **options) as looked:
         await looked.page.goto(url)
         await looked.page.screenshot(path=path, full_page=True, animations="disabled")
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 if __name__ == "__main__":
