@@ -10,7 +10,7 @@ import pytest
 from gatewayd.emulator.event_log import HubCode, Operation
 from gatewayd.emulator.faults import FaultKind
 from gatewayd.emulator.registry import RegisteredIdentity
-from gatewayd.flow.hub_sessions import KEPT_REFUSALS
+from gatewayd.flow.session_notes import NO_CONNECTION
 from gatewayd.message import Identity
 from gatewayd.upstream.session import IN_USE, State
 from tests.support.emulated_hub import device_key
@@ -319,13 +319,40 @@ async def test_the_first_trouble_is_a_warning_repeats_are_debug_and_the_recovery
         assert "503001" in caplog.text
 
 
-async def test_a_refusal_is_kept_for_the_status_page_and_their_number_is_bounded() -> None:
-    async with hub_fleet_rig(strangers=("dev-99",)) as rig:
+async def test_an_error_is_noted_with_its_cause_and_stands_until_the_identity_is_at_the_hub() -> None:
+    async with hub_fleet_rig("dev-01", strangers=("dev-99",)) as rig:
         rig.arrive("dev-99")
         await rig.until_down("dev-99")
-        (noted,) = rig.hub_sessions.refusals
-        assert (str(noted.identity), noted.refusal.code) == ("dev-99", 401003)
-        assert rig.hub_sessions.refusals.maxlen == KEPT_REFUSALS
+        notes = rig.hub_sessions.notes
+        assert notes.standing == {Identity("dev-99"): "401003 credential"}
+        rig.hub.arm(FaultKind.CONNACK_3, count=1)
+        rig.arrive("dev-01")
+        await rig.until_down("dev-01")
+        assert notes.standing[Identity("dev-01")] == "503001 busy"
+        await rig.live_through(30.0)
+        await rig.until_state(State.UP, "dev-01")
+        assert Identity("dev-01") not in notes.standing
+        assert notes.errors[Identity("dev-01")].remedy
+
+
+async def test_a_hub_that_cannot_be_reached_is_noted_with_the_words_of_the_failure() -> None:
+    async with hub_fleet_rig("dev-01") as rig:
+        rig.hub.arm(FaultKind.NO_CONNACK, count=1)
+        rig.arrive("dev-01")
+        async with asyncio.timeout(10):
+            while not rig.hub_sessions.notes.errors:
+                rig.pass_seconds(1.0)
+                await asyncio.sleep(0.005)
+        error = rig.hub_sessions.notes.errors[Identity("dev-01")]
+        assert (error.key, error.words) == (NO_CONNECTION, "the hub's answer to CONNECT took too long")
+
+
+async def test_renewals_are_noted_by_the_minute_in_which_they_were_done() -> None:
+    async with hub_fleet_rig("dev-01", "dev-02") as rig:
+        await rig.at_hub("dev-01", "dev-02")
+        await rig.renew_all()
+        minutes = list(rig.hub_sessions.notes.minutes(rig.hub_sessions._clock.monotonic()))
+        assert sum(minute.done for minute in minutes) == rig.renewals("ok") == 2
 
 
 # Stopping
