@@ -1,5 +1,7 @@
 """What a TLS connection costs: memory, CPU to make it, CPU per echoed message; ours beside asyncio's own TLS.
 
+The last row is ours with WebSocket frames inside: what they add is its difference to the second row.
+
 Both ends run in processes of their own and measure themselves, so every figure is of one role alone. The RSS figure is
 the slope between two sizes, CPU is the process's own time. Everything is on 127.0.0.1 with certificates made here.
 
@@ -28,10 +30,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gatewayd.transport.addresses import SocketAddress  # noqa: E402 - the root is on the path only now
+from gatewayd.transport.stream import Stream, StreamOwner  # noqa: E402
 from gatewayd.transport.tls_contexts import client_context, server_context  # noqa: E402
-from gatewayd.transport.stream import Stream  # noqa: E402
 from gatewayd.transport.tls_stream import TlsStream  # noqa: E402
 from gatewayd.transport.tls_transport import open_stream, serve_streams  # noqa: E402
+from gatewayd.transport.websocket_transport import WebSocketDoor, open_websocket  # noqa: E402
 from tests.support.tls_material import HUB, Authority  # noqa: E402
 
 PAYLOAD = bytes(range(256))
@@ -70,7 +73,7 @@ class Echo:
 
     __slots__ = ("stream",)
 
-    def __init__(self, stream: TlsStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
     def stream_ready(self, stream: Stream) -> None: ...
@@ -95,12 +98,13 @@ class EchoProtocol(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve(ours: bool, directory: Path, version: ssl.TLSVersion) -> None:
+async def serve(who: str, directory: Path, version: ssl.TLSVersion) -> None:
     loop = asyncio.get_running_loop()
     context = server_context(directory / "chain.pem")
     context.maximum_version = version
-    if ours:
-        server: Any = await serve_streams(loop, "127.0.0.1", 0, context, Echo, handshake_timeout=30)
+    if who != "asyncio":
+        owner = Echo if who == "ours" else WebSocketDoor(loop, Echo, upgrade_timeout=30)
+        server: Any = await serve_streams(loop, "127.0.0.1", 0, context, owner, handshake_timeout=30)
         port = server.port
     else:
         server = await loop.create_server(EchoProtocol, "127.0.0.1", 0, ssl=context, backlog=1024)
@@ -112,8 +116,8 @@ async def serve(ours: bool, directory: Path, version: ssl.TLSVersion) -> None:
 class Crowd:
     """The client end: `connect n` more connections, `echo n` messages over all of them."""
 
-    def __init__(self, ours: bool, resume: bool, directory: Path, version: ssl.TLSVersion, port: int) -> None:
-        self.ours = ours
+    def __init__(self, who: str, resume: bool, directory: Path, version: ssl.TLSVersion, port: int) -> None:
+        self.who = who
         self.resume = resume
         self.context = client_context(directory / "ca.pem")
         self.context.maximum_version = version
@@ -141,24 +145,30 @@ class Crowd:
 
     async def connect_one(self) -> None:
         loop = asyncio.get_running_loop()
-        if self.ours:
+        if self.who != "asyncio":
             member = OurMember(self)
-            await open_stream(
-                loop,
-                SocketAddress.numeric("127.0.0.1", self.port),
-                self.context,
-                HUB,
-                member,
-                connect_timeout=30,
-                handshake_timeout=30,
-                session=self.session,
-            )
+            if self.who == "ours":
+                await self.open(member)
+            else:
+                await open_websocket(self.open, HUB, member, upgrade_timeout=30)
             self.members.append(member)
         else:
             _, protocol = await loop.create_connection(
                 lambda: StdlibMember(self), "127.0.0.1", self.port, ssl=self.context, server_hostname=HUB
             )
             self.members.append(protocol)
+
+    async def open(self, owner: StreamOwner) -> TlsStream:
+        return await open_stream(
+            asyncio.get_running_loop(),
+            SocketAddress.numeric("127.0.0.1", self.port),
+            self.context,
+            HUB,
+            owner,
+            connect_timeout=30,
+            handshake_timeout=30,
+            session=self.session,
+        )
 
     async def echo(self, count: int) -> None:
         self.done.clear()
@@ -225,8 +235,8 @@ class StdlibMember(Counter, asyncio.Protocol):
         self.transport.write(data)
 
 
-async def crowd(ours: bool, resume: bool, directory: Path, version: ssl.TLSVersion, port: int) -> None:
-    clients = Crowd(ours, resume, directory, version, port)
+async def crowd(who: str, resume: bool, directory: Path, version: ssl.TLSVersion, port: int) -> None:
+    clients = Crowd(who, resume, directory, version, port)
     print(json.dumps({}), flush=True)
     await obey({"connect": clients.connect, "echo": clients.echo, "mark": nothing})
 
@@ -290,11 +300,11 @@ def measure(
 def main() -> None:
     if len(sys.argv) > 3 and sys.argv[1] in ("serve", "crowd"):
         role, who, place, version, *rest = sys.argv[1:]
-        ours, chosen = who == "ours", ssl.TLSVersion[f"TLSv{version.replace('.', '_')}"]
+        chosen = ssl.TLSVersion[f"TLSv{version.replace('.', '_')}"]
         if role == "serve":
-            asyncio.run(serve(ours, Path(place), chosen))
+            asyncio.run(serve(who, Path(place), chosen))
         else:
-            asyncio.run(crowd(ours, rest[1] == "resume", Path(place), chosen, int(rest[0])))
+            asyncio.run(crowd(who, rest[1] == "resume", Path(place), chosen, int(rest[0])))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -313,6 +323,7 @@ def main() -> None:
             "asyncio": measure("asyncio", False, directory, options),
             "ours": measure("ours", False, directory, options),
             "ours, resumed": measure("ours", True, directory, options),
+            "websocket": measure("websocket", False, directory, options),
         }
     print(
         f"TLS {options.version}, {options.key}, {options.connections} connections, {options.messages} messages"
