@@ -112,7 +112,7 @@ def _values(kind: type[enum.Enum]) -> set[str]:
             "gatewayd_device_refusals_total",
             _values(RefusedBecause)
             | _values(HeldBecause)
-            | {listener._TLS_HANDSHAKE, *(end.value for end in listener._BEFORE_CONNACK)},
+            | {*listener._UNFINISHED, *(end.value for end in listener._BEFORE_CONNACK)},
         ),
         ("`stage`", "gatewayd_messages_total", set(MESSAGE_STAGES)),
         ("`result`", "gatewayd_method_calls_total", set(METHOD_RESULTS)),

@@ -119,3 +119,19 @@ def test_without_the_filter_a_secret_does_get_out(
     handler.filters.clear()
     logger.warning(TOKEN)
     assert SIGNATURE in stream.getvalue(), "the rig sees nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Proxy-Authorization: Basic Z2F0ZXdheTpodW50ZXIy\r\n", f"Proxy-Authorization: Basic {HIDDEN}\r\n"),
+        (
+            "(b'proxy-authorization', b'Basic Z2F0ZXdheTpodW50ZXIy')",
+            f"(b'proxy-authorization', b'Basic {HIDDEN}')",
+        ),
+        ("through http://gateway:hunter2@proxy:3128 now", f"through http://gateway:{HIDDEN}@proxy:3128 now"),
+        ("http://proxy:3128/ and a@b", "http://proxy:3128/ and a@b"),
+    ],
+)
+def test_what_a_proxy_is_shown_is_hidden(text: str, left: str) -> None:
+    assert redact(text) == left
