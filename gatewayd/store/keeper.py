@@ -48,7 +48,7 @@ from gatewayd.store.schema import PAGE_SIZE, WAL_BYTES, open_database, wal_path
 from gatewayd.store.seq_ranges import SeqRanges
 
 # A damaged page is found when it is read. To look at all of them before the first message costs a read of the file:
-# up to this size that is below half a second on a slow card; a larger file is only read where the start needs it.
+# up to this size that is below a second at 20 MB/s; a larger file is only read where the start needs it.
 CHECKED_BYTES = 16 * 1024 * 1024
 
 # Seqs deleted and messages expired in one transaction, each of which may change a page; the next follows at once. Must
@@ -182,6 +182,15 @@ class Keeper:
                 self._answer(place, command, done)
         self._retention.look_again(self._backlog.size)
         self._show_health()
+        return self._out
+
+    def surrender(self, batch: Sequence[Command], error: Exception) -> list[Delivery]:
+        """`run` failed in a way nobody foresaw. Everyone is answered, and the file is read anew when it is tried again."""
+        self._out = []
+        self._disconnect()
+        self._fail(error)
+        for place, command in enumerate(batch):
+            self._answer(place, command, None)
         return self._out
 
     def empty_wal(self) -> list[Delivery]:
