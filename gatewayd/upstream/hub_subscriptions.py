@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gatewayd.protocol.mqtt.packets import SUBSCRIPTION_REFUSED
 
@@ -26,6 +26,16 @@ class Difference:
 
     give_up: tuple[str, ...]
     ask_for: tuple[tuple[str, int], ...]
+
+
+class Teller(Protocol):
+    """An accepted connection that is not being left."""
+
+    def subscribe(self, filters: tuple[tuple[str, int], ...]) -> int:
+        """Write SUBSCRIBE; its packet id."""
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> int:
+        """Write UNSUBSCRIBE; its packet id."""
 
 
 class HubSubscriptions:
@@ -71,6 +81,16 @@ class HubSubscriptions:
             (name, qos) for name, qos in self._wanted.items() if name not in said or said[name] != qos
         )
         return Difference(give_up, ask_for) if give_up or ask_for else None
+
+    def tell(self, link: Teller) -> None:
+        """Say the difference: first what is given up, because the hub counts how many filters an identity holds."""
+        difference = self.difference()
+        if difference is None:
+            return
+        if difference.give_up:
+            self.given_up(link.unsubscribe(difference.give_up), difference.give_up)
+        if difference.ask_for:
+            self.asked_for(link.subscribe(difference.ask_for), difference.ask_for)
 
     def given_up(self, packet_id: int, filters: tuple[str, ...]) -> None:
         """UNSUBSCRIBE was written."""

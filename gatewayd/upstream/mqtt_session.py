@@ -251,17 +251,9 @@ class MqttHubSession:
         return self._subscriptions.refused
 
     def _tell_subscriptions(self) -> None:
-        link = self._link
-        if link is None or not link.is_open:
-            return  # what is wanted is said on the next connection
-        difference = self._subscriptions.difference()
-        if difference is None:
-            return
-        # First what is given up: the hub counts how many filters an identity holds.
-        if difference.give_up:
-            self._subscriptions.given_up(link.unsubscribe(difference.give_up), difference.give_up)
-        if difference.ask_for:
-            self._subscriptions.asked_for(link.subscribe(difference.ask_for), difference.ask_for)
+        """What cannot be said on this connection is said on the next."""
+        if self._link is not None and self._link.is_open:
+            self._subscriptions.tell(self._link)
 
     # The attempt
 

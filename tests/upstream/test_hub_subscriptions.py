@@ -16,16 +16,32 @@ def connected(
     return subscriptions
 
 
-def tell(subscriptions: HubSubscriptions, first_id: int = 1) -> None:
+class Link:
+    """Notes what is said on it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, tuple[str, ...]]] = []
+
+    def subscribe(self, filters: tuple[tuple[str, int], ...]) -> int:
+        self.said.append(("subscribe", tuple(name for name, _ in filters)))
+        return len(self.said)
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> int:
+        self.said.append(("unsubscribe", filters))
+        return len(self.said)
+
+
+def tell(subscriptions: HubSubscriptions) -> Link:
     """Say the difference and have it answered as asked."""
-    difference = subscriptions.difference()
+    difference, link = subscriptions.difference(), Link()
     assert difference is not None
-    if difference.give_up:
-        subscriptions.given_up(first_id, difference.give_up)
-        subscriptions.confirmed_give_up(first_id)
-    if difference.ask_for:
-        subscriptions.asked_for(first_id + 1, difference.ask_for)
-        subscriptions.granted(first_id + 1, tuple(qos for _, qos in difference.ask_for))
+    subscriptions.tell(link)
+    for packet_id, (what, _) in enumerate(link.said, 1):
+        if what == "unsubscribe":
+            subscriptions.confirmed_give_up(packet_id)
+        else:
+            subscriptions.granted(packet_id, tuple(qos for _, qos in difference.ask_for))
+    return link
 
 
 def test_nothing_is_said_before_a_connection() -> None:
@@ -60,7 +76,7 @@ def test_all_is_asked_for_again_on_a_connection_whose_session_is_said_to_be_pres
 def test_what_a_present_session_may_hold_of_an_earlier_life_is_given_up() -> None:
     subscriptions = connected(A, B, C, wanted={B: 1}, present=True)
     assert subscriptions.difference() == Difference((A, C), ((B, 1),))
-    tell(subscriptions)
+    assert tell(subscriptions).said == [("unsubscribe", (A, C)), ("subscribe", (B,))]
     assert subscriptions.confirmed
     subscriptions.connected(True)
     assert subscriptions.difference() == Difference((), ((B, 1),))
@@ -120,3 +136,9 @@ def test_an_answer_to_a_request_of_an_older_connection_settles_nothing() -> None
     subscriptions.connected(True)
     assert subscriptions.granted(1, (1,)) == frozenset()
     assert not subscriptions.confirmed
+
+
+def test_nothing_is_said_when_nothing_differs() -> None:
+    subscriptions, link = connected(A), Link()
+    subscriptions.tell(link)
+    assert link.said == []

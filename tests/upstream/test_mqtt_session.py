@@ -15,7 +15,7 @@ from gatewayd.protocol.mqtt.limits import Limits
 from gatewayd.transport.tls_stream import StreamLimits
 from gatewayd.upstream.handover import HandoverTimeouts, Mode, Stage
 from tests.support.emulated_hub import device_key
-from tests.support.hub_session_rig import DEVICE, hub_session_rig
+from tests.support.hub_session_rig import DEVICE, HubSessionRig, hub_session_rig
 from tests.support.raw_device import RawDevice
 
 TIMEOUTS = HandoverTimeouts()
@@ -525,3 +525,127 @@ async def test_a_closed_session_opens_again() -> None:
             rig.close()
             await rig.until_told("closed", times)
         assert rig.hub_errors() == {}
+
+
+# The way back
+
+C2D, METHODS = f"devices/{DEVICE}/messages/devicebound/#", "$iothub/methods/POST/#"
+
+
+def at_hub(rig: HubSessionRig) -> dict[str, int]:
+    return rig.hub.state.session(DEVICE).subscriptions
+
+
+async def test_what_is_wanted_before_the_connection_is_asked_for_with_it() -> None:
+    async with hub_session_rig() as rig:
+        rig.session.want_subscriptions({C2D: 1, METHODS: 0})
+        assert not rig.session.subscriptions_confirmed
+        await rig.open()
+        await rig.until_told("subscribed")
+        assert rig.session.subscriptions_confirmed
+        assert at_hub(rig) == {C2D: 1, METHODS: 0}
+
+
+async def test_what_is_wanted_and_wanted_no_more_on_a_connection_is_made_so_at_once() -> None:
+    async with hub_session_rig() as rig:
+        await rig.open()
+        assert rig.session.subscriptions_confirmed
+        rig.session.want_subscriptions({C2D: 1})
+        assert not rig.session.subscriptions_confirmed
+        await rig.until_told("subscribed")
+        rig.session.want_subscriptions({})
+        await rig.until_told("subscribed", 2)
+        assert at_hub(rig) == {}
+
+
+@BOTH
+@pytest.mark.parametrize("fault", [None, FaultKind.LIE_SESSION_PRESENT, FaultKind.LOSE_SUBSCRIPTIONS])
+async def test_every_connection_asks_for_what_is_wanted(mode: Mode, fault: FaultKind | None) -> None:
+    async with hub_session_rig(mode=mode) as rig:
+        rig.session.want_subscriptions({C2D: 1})
+        await rig.open()
+        await rig.until_told("subscribed")
+        if fault is not None:
+            rig.hub.arm(fault, count=1)
+        rig.renew()
+        await rig.until_told("subscribed", 2)
+        assert at_hub(rig) == {C2D: 1}
+
+
+async def test_a_message_is_told_once_and_kept_by_the_hub_until_it_is_acknowledged() -> None:
+    async with hub_session_rig() as rig:
+        rig.session.want_subscriptions({C2D: 1})
+        await rig.open()
+        rig.hub.settings.lock_seconds = 0.05
+        rig.hub.send_to_device(DEVICE, b"one", "a=b")
+        await rig.until(lambda: len(rig.owner.messages) == 1)
+        (message,) = rig.owner.messages
+        assert (message.topic, message.payload, message.qos) == (C2D[:-1] + "a=b", b"one", 1)
+        await asyncio.sleep(0.2)
+        assert len(rig.owner.messages) == 1, "what the hub repeats on this connection is the same message"
+        rig.hub.settings.lock_seconds = 60.0
+        await asyncio.sleep(0.1)
+        assert rig.session.acknowledge(message)
+        await rig.until(lambda: rig.hub.queued(DEVICE) == 0)
+
+
+async def test_a_message_of_a_connection_that_is_over_cannot_be_acknowledged() -> None:
+    async with hub_session_rig() as rig:
+        rig.session.want_subscriptions({C2D: 1})
+        await rig.open()
+        rig.hub.send_to_device(DEVICE, b"one")
+        await rig.until(lambda: len(rig.owner.messages) == 1)
+        rig.renew()
+        await rig.until_told("renewed")
+        await rig.until(lambda: len(rig.owner.messages) == 2)
+        first, again = rig.owner.messages
+        assert not rig.session.acknowledge(first)
+        assert again.payload == first.payload
+        assert rig.session.acknowledge(again)
+        await rig.until(lambda: rig.hub.queued(DEVICE) == 0)
+        assert rig.hub_errors() == {}
+
+
+async def test_a_message_cannot_be_acknowledged_while_its_connection_is_being_left() -> None:
+    async with hub_session_rig(one_way=0.05) as rig:
+        rig.session.want_subscriptions({C2D: 1})
+        await rig.open()
+        rig.hub.send_to_device(DEVICE, b"one")
+        await rig.until(lambda: len(rig.owner.messages) == 1)
+        rig.renew()
+        await rig.until_stage(Stage.CLOSING_OLD)
+        assert not rig.session.acknowledge(rig.owner.messages[0])
+        await rig.until_told("renewed")
+
+
+async def test_something_is_said_beside_a_full_window_and_not_while_a_handover_holds() -> None:
+    async with hub_session_rig(window=1, one_way=0.05) as rig:
+        assert not rig.session.say("$iothub/twin/GET/?$rid=1", b"")
+        rig.session.want_subscriptions({"$iothub/twin/res/#": 0})
+        await rig.open()
+        rig.hub.arm(FaultKind.PUBACK_DROP, count=1)
+        rig.owner.offer(rig.session, 1)
+        assert not rig.session.can_publish
+        assert rig.session.say("$iothub/twin/GET/?$rid=1", b" ")
+        await rig.until(lambda: len(rig.owner.messages) == 1)
+        assert rig.owner.messages[0].topic == "$iothub/twin/res/200/?$rid=1"
+        rig.renew()
+        await rig.until_stage(Stage.QUIESCING)
+        assert rig.session.can_say
+        rig.pass_seconds(TIMEOUTS.patience)
+        await rig.until_stage(Stage.DRAINING)
+        assert not rig.session.can_say
+        assert not rig.session.say("$iothub/twin/GET/?$rid=2", b" ")
+        rig.pass_seconds(TIMEOUTS.drain)
+        await rig.until_told("renewed")
+        assert rig.session.say("$iothub/twin/GET/?$rid=3", b" ")
+
+
+async def test_a_refused_filter_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async with hub_session_rig() as rig:
+        await rig.open()
+        rig.hub.arm(FaultKind.SUBACK_REFUSE, count=1)
+        rig.session.want_subscriptions({C2D: 1})
+        await rig.until_told("subscribed")
+        assert rig.session.subscriptions_refused == {C2D}
+        assert "the hub refuses a subscription" in caplog.text
