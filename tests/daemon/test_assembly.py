@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -67,6 +68,28 @@ async def test_a_websocket_address_that_is_taken_is_told_by_its_key(tmp_path: Pa
         ):
             await rig.gateway.start()
         await rig.gateway.drain()
+
+
+async def test_the_status_can_stand_on_a_socket_in_the_file_system(tmp_path: Path) -> None:
+    path = tmp_path / "status.sock"
+    async with gateway_rig(tmp_path, "dev-01", start=False) as rig:
+        rig.site.rewrite(f'"127.0.0.1:{rig.site.metrics_port}"', f'"unix:{path}"')
+        rig.gateway.config = rig.load()
+        await rig.gateway.start()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+        await rig.gateway.drain()
+        assert not path.exists()
+
+
+async def test_a_token_that_is_gone_is_told_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        async with gateway_rig(tmp_path, "dev-01", metrics='token_file = "nothing"'):
+            raise AssertionError("not reached")
+    assert raised.group_contains(ConfigError, match="metrics.token_file: .*No such file")
 
 
 @pytest.mark.parametrize("key", ["listener.address", "metrics.address"])

@@ -21,6 +21,7 @@ from gatewayd.daemon.process_limits import ProcessLimits
 from gatewayd.daemon.progress import Stall
 from gatewayd.daemon.reload import Reloader, ReloadOutcome
 from gatewayd.daemon.start import Startup
+from gatewayd.daemon.status import DaemonStatus
 from gatewayd.daemon.systemd import Notifier
 from gatewayd.errors import ConfigError, NativeSignerError
 from tests.support.config_files import ConfigFolder, write_config
@@ -217,9 +218,29 @@ def test_a_reload_after_a_refused_one_is_taken(files: ConfigFolder) -> None:
     assert run.said('reload: tokens.lifetime: "1h" becomes "30m"')
 
 
+def test_the_status_hears_of_each_reload_and_why_it_was_refused(
+    files: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[list[str]] = []
+    monkeypatch.setattr(
+        DaemonStatus, "reloaded", lambda _, problems: heard.append([problem.path for problem in problems])
+    )
+
+    def spoil() -> None:
+        rewrite(files, 'level = "info"', 'level = "loud"')
+        hang_up()
+
+    Run(files, [hang_up, spoil])
+    assert heard == [[], ["log.level"]]
+
+
 def test_a_start_that_fails_is_told_in_its_own_words(files: ConfigFolder) -> None:
     """Not wrapped by the task group it happened in: whoever logs it looks at its kind."""
-    rewrite(files, '[metrics]\naddress = "127.0.0.1:0"', '[metrics]\naddress = "192.0.2.1:9"')
+    rewrite(
+        files,
+        '[metrics]\naddress = "127.0.0.1:0"',
+        '[metrics]\naddress = "192.0.2.1:9"\nanonymous = "metrics"',
+    )
     with pytest.raises(ConfigError, match=r"metrics\.address: cannot listen on 192\.0\.2\.1:9"):
         Run(files, [])
 
