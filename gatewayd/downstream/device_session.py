@@ -115,7 +115,10 @@ class DeviceTraffic(Protocol):
         """The device has CONNACK 0."""
 
     def telemetry(self, session: DeviceSession, packet_id: int, publish: Publish) -> None:
-        """A PUBLISH on one of the device's own topics, within the hub's size. Answer QoS 1 by `session.receipt`."""
+        """A PUBLISH on the device's telemetry topic, within the hub's size. Answer QoS 1 by `session.receipt`."""
+
+    def asked(self, session: DeviceSession, publish: Publish, topic: Topic) -> None:
+        """A twin request or a method reply, its topic taken apart. Answer QoS 1 by `session.receipt`."""
 
     def subscribe(self, session: DeviceSession, packet_id: int, filters: tuple[tuple[str, int], ...]) -> None:
         """The device asks for documented filters of its own, with QoS 0 or 1. Answer by `session.grant`, one code for
@@ -328,9 +331,12 @@ class DeviceSession:
                 self._end_now(DeviceEnd.TOO_LARGE, f"a message of {size} bytes, at most {MAX_MESSAGE_BYTES}")
                 return
         else:
-            fault = parse_from_device(self.identity, topic)
-            if isinstance(fault, TopicFault):
-                self._end_now(DeviceEnd.FOREIGN_TOPIC, fault.value)
+            parsed = parse_from_device(self.identity, topic)
+            if isinstance(parsed, TopicFault):
+                self._end_now(DeviceEnd.FOREIGN_TOPIC, parsed.value)
+                return
+            if parsed.operation is not Operation.TELEMETRY:
+                self._desk.traffic.asked(self, publish, parsed)
                 return
         self._desk.traffic.telemetry(self, publish.packet_id, publish)
 

@@ -182,7 +182,7 @@ class Custody:
 
     # Spill
 
-    def priority(self, lane: Lane, topic: str) -> int:
+    def priority(self, topic: str) -> int:
         """The priority a message would be stored with."""
         return self._policy.rules.of(topic).priority
 

@@ -31,9 +31,7 @@ class Dispatch:
     """All lanes, and the bound they share."""
 
     def __init__(self, bounds: LaneBounds, metrics: Metrics, monotonic: Callable[[], float]) -> None:
-        self.custody: Custody | None = (
-            None  # set by the one who spills and drains; without it all stays in memory
-        )
+        self.custody: Custody | None = None  # who spills and drains; without it all stays in memory
         self._bounds = bounds
         self._monotonic = monotonic
         self._lanes: dict[Identity, Lane] = {}
@@ -81,15 +79,17 @@ class Dispatch:
 
     def offered(self, lane: Lane, packet_id: int, message: Telemetry, *, dup: bool) -> None:
         """The device of `lane` published with QoS 1."""
-        before = lane.in_flight.held_bytes
-        outcome = lane.in_flight.offer(packet_id, message, dup=dup, now=self._monotonic())
-        roomy = self._book(lane, lane.in_flight.held_bytes - before)
+        ledger = lane.in_flight
+        before = ledger.held_bytes
+        outcome = ledger.offer(packet_id, message, dup=dup, now=self._monotonic())
+        roomy = self._book(lane, ledger.held_bytes - before)
         if outcome is Offer.NEW:
             self._received.inc()
         self.pump(lane)
         if self.custody is not None:
             self.custody.watch(lane)
-        self._hand_out_receipts(lane)
+        if outcome is Offer.JOINED:  # it may be in custody already
+            self._hand_out_receipts(lane)
         self._pause_if_full(lane)
         self._read_again(roomy)
 
@@ -126,18 +126,18 @@ class Dispatch:
         hub = lane.hub
         if hub is None:
             return
-        custody, backlog = self.custody, lane.backlog
-        while hub.can_publish and (held := lane.in_flight.next_to_send()) is not None:
+        custody, backlog, ledger = self.custody, lane.backlog, lane.in_flight
+        while (held := ledger.next_to_send()) is not None and hub.can_publish:
             message = held.message
             if custody is not None:
-                if backlog.waits and backlog.holds_back(custody.priority(lane, message.topic)):
+                if backlog.waits and backlog.holds_back(custody.priority(message.topic)):
                     break
                 custody.sent_live()
             handle = hub.publish(message)
-            before = lane.in_flight.held_bytes
-            lane.in_flight.sent(held, handle)
+            before = ledger.held_bytes
+            ledger.sent(held, handle)
             self._sent.inc()
-            self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
+            self._read_again(self._book(lane, ledger.held_bytes - before))
         if custody is not None and backlog.waits:
             custody.turn(lane)
 
@@ -214,18 +214,20 @@ class Dispatch:
                 self.custody.watch(lane)
 
     def _hand_out_receipts(self, lane: Lane) -> None:
-        device, before = lane.device, lane.in_flight.held_bytes
-        due = tuple(lane.in_flight.receipts()) if device is not None else ()
+        device, ledger = lane.device, lane.in_flight
+        before = ledger.held_bytes
+        due = ledger.receipts() if device is not None else ()
         if self._at_bound_of_all:
-            lane.in_flight.forget_strays()
-        roomy = self._book(lane, lane.in_flight.held_bytes - before)
-        now = self._monotonic()
-        for receipt in due:
-            if device is None or lane.device is not device:
-                break  # it left while it was told; what it was not told it sends again
-            device.receipt(receipt.packet_id)
-            self._receipted.inc()
-            self._latency.observe(now - receipt.received_at)
+            ledger.forget_strays()
+        roomy = self._book(lane, ledger.held_bytes - before)
+        if due:
+            now = self._monotonic()
+            for held in due:
+                if device is None or lane.device is not device:
+                    break  # it left while it was told; what it was not told it sends again
+                device.receipt(held.packet_id)
+                self._receipted.inc()
+                self._latency.observe(now - held.received_at)
         self._read_again(roomy)
 
     @property
@@ -248,6 +250,8 @@ class Dispatch:
         """`lane` holds `more` bytes than before; the lanes that may have room now."""
         was_at_bound = self._at_bound_of_all
         self._held_bytes += more
+        if not self._paused:
+            return ()
         if was_at_bound and not self._at_bound_of_all:
             return tuple(self._paused.values())
         return (lane,)

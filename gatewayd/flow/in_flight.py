@@ -20,8 +20,6 @@ gone once it is handed to the hub session, and what is said for a device that ha
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from gatewayd.message import Telemetry
@@ -32,14 +30,6 @@ class Offer(enum.Enum):
 
     NEW = "new"
     JOINED = "joined"  # a resend of a message that is held already
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """A receipt that is due: the device's packet id, and when the message came (monotonic seconds)."""
-
-    packet_id: int
-    received_at: float
 
 
 class Stage(enum.Enum):
@@ -104,7 +94,7 @@ class InFlight:
         What can be forgotten for it takes no room: else a device that came back would not be read, and could never
         claim it.
         """
-        if not self._at_bound:
+        if len(self._held) < self._max_messages and self._bytes < self._max_bytes:
             return False
         strays = [held for held in self._held if held.is_stray] if self._unclaimed else []
         size = self._bytes - sum(held.message.size for held in strays)
@@ -173,18 +163,20 @@ class InFlight:
                 self._into_custody(held, Stage.AT_HUB)
                 return
 
-    def receipts(self) -> Iterator[Receipt]:
-        """The receipts that are due now, in order; each is given once."""
+    def receipts(self) -> list[Held]:
+        """The messages whose receipts are due now, in order; each is given once."""
+        due: list[Held] = []
         at = 0
         while at < len(self._held):
             held = self._held[at]
             if not held.claimed:
                 at += 1
-                continue
-            if held.stage not in _IN_CUSTODY:
-                return
-            self._drop(at)
-            yield Receipt(held.packet_id, held.received_at)
+            elif held.stage in _IN_CUSTODY:
+                self._drop(at)
+                due.append(held)
+            else:
+                break
+        return due
 
     def unsend(self) -> None:
         """The hub session is gone with its memory of what it sent: all that it held waits again."""

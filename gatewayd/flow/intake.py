@@ -15,11 +15,10 @@ from typing import Final
 from gatewayd.downstream.device_session import DeviceEnd, DeviceSession
 from gatewayd.flow.dispatch import D2C, Dispatch
 from gatewayd.flow.hub_sessions import HubSessions
-from gatewayd.flow.router import Way, route
 from gatewayd.flow.way_back import WayBack
 from gatewayd.message import Identity, Telemetry
 from gatewayd.metrics import Metrics
-from gatewayd.protocol.iothub.operations import events_prefix, telemetry_topic
+from gatewayd.protocol.iothub.operations import Operation, Topic, events_prefix, telemetry_topic
 from gatewayd.protocol.mqtt.packets import Publish, Will
 from gatewayd.protocol.mqtt.session import Session
 
@@ -66,23 +65,21 @@ class Intake:
 
     def telemetry(self, session: DeviceSession, packet_id: int, publish: Publish) -> None:
         identity = session.identity
-        routed = route(identity, publish.topic)
-        if routed.way is not Way.TELEMETRY:
-            if routed.topic is not None:
-                if routed.way is Way.METHOD_REPLY:
-                    self._received.inc()
-                    self._way_back.methods.replied(identity, routed.topic, publish.payload)
-                else:
-                    self._way_back.twins.asked(identity, routed.topic, publish.payload)
-            if publish.qos:
-                session.receipt(packet_id)
-            return
         lane = self._dispatch.lane(identity)
         message = Telemetry(identity, publish.topic, publish.payload, publish.qos, publish.retain)
         if publish.qos == 0:
             self._dispatch.offered_qos0(lane, message)
         else:
             self._dispatch.offered(lane, packet_id, message, dup=publish.dup)
+
+    def asked(self, session: DeviceSession, publish: Publish, topic: Topic) -> None:
+        if topic.operation is Operation.METHOD_REPLY:
+            self._received.inc()
+            self._way_back.methods.replied(session.identity, topic, publish.payload)
+        else:
+            self._way_back.twins.asked(session.identity, topic, publish.payload)
+        if publish.qos:
+            session.receipt(publish.packet_id)
 
     def subscribe(self, session: DeviceSession, packet_id: int, filters: tuple[tuple[str, int], ...]) -> None:
         self._way_back.subscribe(session, packet_id, filters)

@@ -218,7 +218,7 @@ async def test_a_subscription_is_answered_when_the_traffic_says_so_and_reading_g
         device = await RawDevice.connect(rig, "dev-01")
         device.send(subscribe_bytes("$iothub/twin/res/#", "#", "$iothub/methods/POST/#", packet_id=7))
         await device.publish(b"before the answer", packet_id=1)
-        ((_, packet_id, filters),) = rig.traffic.asked
+        ((_, packet_id, filters),) = rig.traffic.subscribing
         assert (packet_id, filters) == (7, (("$iothub/twin/res/#", 1), ("$iothub/methods/POST/#", 1)))
         rig.traffic.grant()
         suback = await device.read()

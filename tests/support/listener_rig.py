@@ -20,6 +20,7 @@ from gatewayd.downstream.device_session import DeviceEnd, DeviceSession
 from gatewayd.downstream.listener import Listener, ListenerPolicy
 from gatewayd.message import Identity
 from gatewayd.metrics import Metrics
+from gatewayd.protocol.iothub.operations import Topic
 from gatewayd.protocol.mqtt.packets import Publish
 from gatewayd.protocol.mqtt.session import Session
 from gatewayd.transport.tls_contexts import server_context
@@ -51,11 +52,12 @@ class RecordingTraffic:
     kept: set[str] = field(default_factory=set)
     arrivals: list[str] = field(default_factory=list)
     messages: list[tuple[str, int, Publish]] = field(default_factory=list)
+    requests: list[Topic] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     wills: list[tuple[str, bytes]] = field(default_factory=list)
     granted: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
-    asked: list[tuple[DeviceSession, int, tuple[tuple[str, int], ...]]] = field(default_factory=list)
+    subscribing: list[tuple[DeviceSession, int, tuple[tuple[str, int], ...]]] = field(default_factory=list)
     memories: dict[str, Session] = field(default_factory=dict)
     became_writable: list[str] = field(default_factory=list)
     deliveries: list[int] = field(default_factory=list)
@@ -88,15 +90,19 @@ class RecordingTraffic:
             session.receipt(packet_id)
         self._changed.set()
 
+    def asked(self, session: DeviceSession, publish: Publish, topic: Topic) -> None:
+        self.requests.append(topic)
+        self.telemetry(session, publish.packet_id, publish)
+
     def subscribe(self, session: DeviceSession, packet_id: int, filters: tuple[tuple[str, int], ...]) -> None:
-        self.asked.append((session, packet_id, filters))
+        self.subscribing.append((session, packet_id, filters))
         if self.grants_at_once:
             self.grant()
         self._changed.set()
 
     def grant(self) -> None:
         """Answer the oldest SUBSCRIBE that waits, each filter with the QoS it asked for."""
-        session, packet_id, filters = self.asked.pop(0)
+        session, packet_id, filters = self.subscribing.pop(0)
         self.granted.extend(name for name, _ in filters)
         session.grant(packet_id, tuple(qos for _, qos in filters))
 
