@@ -7,7 +7,7 @@ that what stands before it is what saturates. One loop over epoll, `ssl` sockets
 
 prints {"ready": true} when it listens on the plan's `host` and `port` with its `certificate`. Each line {"times": file}
 on stdin makes it write for each message number seen since the last one when it came and when it was answered, and
-say how many came.
+say how many came and how many connections there are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import ssl
 import sys
@@ -139,7 +140,8 @@ class Hub:
         with Path(file).open("wb") as out:
             for times in (self._came, self._answered):
                 array("d", (times[number] for number in sorted(times))).tofile(out)
-        print(json.dumps({"messages": self._messages, "distinct": len(self._came)}), flush=True)
+        seen = {"messages": self._messages, "distinct": len(self._came), "connections": len(self._peers)}
+        print(json.dumps(seen), flush=True)
         self._came.clear()
         self._answered.clear()
         self._messages = 0
@@ -169,4 +171,5 @@ def _suback(body: bytes) -> bytes:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Hub(json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))).serve()
