@@ -69,8 +69,10 @@ def check(path: Path) -> None:
 @contextlib.contextmanager
 def untouched(path: Path) -> Iterator[None]:
     """Whatever closes meanwhile is not the last connection to the file."""
-    with contextlib.closing(open_to_read(path)) as reader:
+    with contextlib.ExitStack() as stack:
+        # A file that cannot be opened to read is not written by whoever closes it either.
         with contextlib.suppress(sqlite3.Error):
+            reader = stack.enter_context(contextlib.closing(open_to_read(path)))
             reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield
 

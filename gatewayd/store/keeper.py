@@ -185,7 +185,7 @@ class Keeper:
         return self._out
 
     def surrender(self, batch: Sequence[Command], error: Exception) -> list[Delivery]:
-        """`run` failed in a way nobody foresaw. Everyone is answered, and the file is read anew when it is tried again."""
+        """`run` failed in a way nobody foresaw: everyone is answered, and the next probe reads the file anew."""
         self._out = []
         self._disconnect()
         self._fail(error)

@@ -10,6 +10,7 @@ Gives rows as they are found, in no order, some perhaps twice, none of them judg
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def rows(path: Path) -> Iterator[tuple[Value, ...]]:
         free = _free(pages)
         for number in range(2, pages.count + 1):
             if number not in free and (page := pages.read(number))[:1] == bytes([LEAF]):
-                yield from _rows_of(page, pages)
+                yield from _rows_of(page.ljust(PAGE_SIZE, b"\0"), pages)
 
 
 class _Pages:
@@ -63,13 +64,14 @@ class _Pages:
             self._log.close()
 
     def read(self, number: int) -> bytes:
-        """A page by its number, from 1 on; what is not there is empty."""
-        at = self._in_log.get(number)
-        if at is not None and self._log is not None:
-            self._log.seek(at)
-            return self._log.read(PAGE_SIZE)
-        self._file.seek((number - 1) * PAGE_SIZE)
-        return self._file.read(PAGE_SIZE)
+        """A page by its number, from 1 on; what is not there, or what the disk cannot read, is empty."""
+        at, file = self._in_log.get(number), self._log
+        if at is None or file is None:
+            at, file = (number - 1) * PAGE_SIZE, self._file
+        try:
+            return os.pread(file.fileno(), PAGE_SIZE, at)
+        except OSError:
+            return b""
 
     def _frames(self) -> dict[int, int]:
         """Where each page lies in the log. Frames of an earlier round carry other salts."""

@@ -221,11 +221,21 @@ class Store:
             going = True
             while going:
                 batch, taken, going = self._take()
-                self._post(self._keeper.run(batch), taken)
+                self._post(self._run(batch), taken)
                 if moved := self._keeper.empty_wal():
                     self._post(moved, 0)
             self._keeper.close()
             self._loop.call_soon_threadsafe(self._ended.set_result, None)
+
+    def _run(self, batch: list[Command]) -> list[Delivery]:
+        try:
+            return self._keeper.run(batch)
+        except Exception as error:  # noqa: BLE001 - a thread that ended would leave everyone waiting for ever
+            self._loop.call_soon_threadsafe(
+                self._loop.call_exception_handler,
+                {"message": "the store failed, this is a fault of gatewayd", "exception": error},
+            )
+            return self._keeper.surrender(batch, error)
 
     def _take(self) -> tuple[list[Command], int, bool]:
         """All that waits, up to the bounds; False at the end: the store is to close."""

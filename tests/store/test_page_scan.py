@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -90,6 +91,22 @@ def test_an_outbox_whose_tree_is_gone_comes_back_whole(tmp_path: Path) -> None:
     assert rig.contents.salvaged == 100
     assert [message.seq for message in rig.lease(limit=1000)] == list(range(1, 101))
     rig.close()
+
+
+def test_a_page_that_the_disk_cannot_read_costs_its_own_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outbox.db"
+    rig_with(path, *[1000] * 100).close()
+    read = os.pread
+
+    def bad_sector(file: int, size: int, at: int) -> bytes:
+        if at == 10 * PAGE_SIZE:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, size, at)
+
+    monkeypatch.setattr(os, "pread", bad_sector)
+    assert 90 < len(by_pages(path)) < 100
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -250,3 +250,26 @@ async def test_a_store_that_is_not_open_is_not_asked(path: Path) -> None:
     with pytest.raises(LocalProtocolError):
         store.settle([1])
     assert store.health is Health.CLOSED
+
+
+async def test_a_fault_nobody_foresaw_is_told_and_nobody_waits_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_thread, "RETRY_SECONDS", 0.01)
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    rig = await open_store(path)
+    await rig.append(new(payload=b"1"))
+    with monkeypatch.context() as patched:
+
+        def fail(_batch: object) -> None:
+            patched.undo()
+            raise ZeroDivisionError
+
+        patched.setattr(rig.store._keeper, "run", fail)
+        assert await rig.append(new(payload=b"2")) is Health.FAILING
+    assert "fault of gatewayd" in told[0]["message"]
+    await until(lambda: rig.store.health is Health.OK)
+    assert payloads(await rig.lease()) == [b"1"]
+    assert await rig.append(new(payload=b"2")) != Health.FAILING
+    await rig.store.close()
