@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gatewayd.message import Identity, Telemetry
 from gatewayd.store.backlog import Backlog, Entry
@@ -111,15 +111,17 @@ def expired(database: sqlite3.Connection, wall: float, limit: int) -> Iterator[t
 def load(database: sqlite3.Connection, leased: frozenset[int], settled: SeqRanges) -> Backlog:
     """The backlog of a file that was just opened; the leases and the settled of before still hold."""
     backlog = Backlog()
-    identities: dict[str, Identity] = {}
+    lanes: dict[tuple[str, int], Callable[[int, int], None]] = {}
     for seq, text, priority, size in database.execute(
         "SELECT seq, identity, priority, size FROM message ORDER BY seq"
     ):
-        identity = identities.get(text)
-        if identity is None:
-            identity = identities[text] = Identity.parse(text)
-        if seq not in settled:
-            backlog.add(Entry(seq, identity, priority, size), leased=seq in leased)
+        if seq in leased:
+            backlog.add(Entry(seq, Identity.parse(text), priority, size), leased=True)
+        elif not len(settled) or seq not in settled:
+            add = lanes.get((text, priority))
+            if add is None:
+                add = lanes[text, priority] = backlog.adder(Identity.parse(text), priority)
+            add(seq, size)
     return backlog
 
 
