@@ -17,6 +17,7 @@ It keeps the promises of `tls_stream`, with these additions:
   frame is here, or its own end, or after `linger` seconds; so a proxy that takes a FIN for the end of both ways cuts
   off nothing. As with TLS, that the peer's application let go is shown by its FIN alone.
 - Text, and whatever breaks the framing, ends the stream with the Close code that says why, and `ConnectionLost`.
+- So does a read with more than `FRAMES_PER_READ` frames in it.
 - Of the pings in one read the last is answered (RFC 6455, 5.5.3), and none while the stream is congested: a peer that
   pings without reading makes us keep nothing.
 """
@@ -41,6 +42,10 @@ from gatewayd.transport.websocket_upgrade import Declined, Upgrade
 # Larger writes go out as several messages. Some servers refuse a frame of more than 64 KiB (Netty's default); half of
 # that also bounds what wsproto copies to mask it.
 FRAME_BYTES: Final = 32768
+
+# A read of 64 KiB can hold 10,900 empty frames, and an empty one costs as much as a full one: 0.2 s of the loop for 64 KiB
+# from a stranger. The smallest PUBLISH a device can send here makes fewer than 2,000.
+FRAMES_PER_READ: Final = 2048
 
 
 class _State(enum.Enum):
@@ -312,7 +317,10 @@ class WebSocketStream:
         pieces: list[bytes] = []
         ping: Ping | None = None
         close: CloseConnection | None = None
-        for event in frames.events():
+        for number, event in enumerate(frames.events(), 1):
+            if number > FRAMES_PER_READ:
+                close = CloseConnection(CloseReason.POLICY_VIOLATION, "too many small frames")
+                break
             if isinstance(event, BytesMessage):
                 pieces.append(bytes(event.data))
             elif isinstance(event, Ping):

@@ -131,11 +131,13 @@ class Dialer:
     async def dial(self, owner: StreamOwner) -> Stream:
         """A stream on which `owner` has been told `stream_ready`. Raises DialFailed; then the owner heard nothing."""
         failures: list[DialFailed] = []
+        stage = "resolve"
         try:
             async with asyncio.timeout(self._deadlines.overall):
-                return await self._try_in_turn(await self._addresses(), owner, failures)
+                addresses = await self._addresses()
+                stage = "connect"
+                return await self._try_in_turn(addresses, owner, failures)
         except TimeoutError as error:
-            stage = "connect" if failures else "resolve"
             before = f"; before that, {failures[-1]}" if failures else ""
             raise DialFailed(stage, f"not done within {self._deadlines.overall:g} s{before}") from error
 

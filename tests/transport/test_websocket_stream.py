@@ -206,6 +206,22 @@ async def test_what_breaks_the_framing_ends_the_stream_with_the_code_that_says_w
     assert "WebSocket" in str(owner.error)
 
 
+async def test_a_flood_of_small_frames_is_ended_before_it_costs_much(tls: Tls) -> None:
+    owner = Recorder()
+    async with met(tls, owner) as hand:
+        hand.writer.write(frame(BINARY) * (65536 // 6) * 2)
+        assert await hand.close_code() == 1008
+    assert str(owner.error) == "the other end broke the WebSocket framing: too many small frames"
+
+
+async def test_as_many_small_messages_as_a_read_can_hold_are_no_flood(tls: Tls) -> None:
+    owner, message = closing(), bytes(30)
+    async with met(tls, owner) as hand:
+        hand.writer.write(frame(BINARY, message) * 4000)
+        await owner.until(lambda it: len(it.data) == 4000 * len(message))
+        assert owner.error is None
+
+
 # Ends
 
 
