@@ -74,7 +74,7 @@ async def test_a_damaged_file_is_put_aside_and_the_daemon_is_not_ready_until_som
     (tmp_path / "outbox.db").write_bytes(b"no database at all" * 1000)
     async with gateway_rig(tmp_path, "dev-01") as rig:
         (damaged,) = damaged_files(tmp_path)
-        assert damaged.read_bytes().startswith(b"no database at all")
+        assert b"no database at all" in damaged.read_bytes()
         assert value(rig, "outbox_quarantines_total") == 1
         assert f"was damaged: it is kept as {damaged}" in caplog.text
         verdict = rig.gateway.status.ready()

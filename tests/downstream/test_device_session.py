@@ -231,7 +231,7 @@ async def test_an_answer_to_a_subscription_of_a_device_that_has_gone_goes_nowher
         rig.traffic.grants_at_once = False
         device = await RawDevice.connect(rig, "dev-01")
         device.send(subscribe_bytes("$iothub/twin/res/#", "#"))
-        await rig.traffic.until(lambda it: len(it.asked) == 1)
+        await rig.traffic.until(lambda it: len(it.subscribing) == 1)
         await device.close()
         await rig.traffic.until(lambda it: len(it.left) == 1)
         rig.traffic.grant()
