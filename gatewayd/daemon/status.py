@@ -232,7 +232,7 @@ class DaemonStatus:
     def _worries(self, tokens: Tokens) -> Iterator[Concern]:
         """What does not keep the daemon from being ready, and asks for somebody."""
         if tokens.expired:
-            yield Concern(f"{tokens.expired} tokens in use are past their expiry", EXPIRED_IN_USE)
+            yield Concern(f"tokens in use past their expiry: {tokens.expired}", EXPIRED_IN_USE)
         if not self._reload.succeeded:
             yield Concern("the last reload was refused", RELOAD_REFUSED)
         outbox = self._outbox()

@@ -132,9 +132,9 @@ def _tokens(facts: FleetFacts) -> str:
     tokens = facts.tokens
     text = "none is in use"
     if tokens.earliest is not None:
-        text = (
-            f"the first ends {_when(tokens.earliest.at, facts.taken_at)}<br>{escape(tokens.earliest.device)}"
-        )
+        first = tokens.earliest
+        ends = "ends" if first.at >= facts.taken_at else "ended"
+        text = f"the first {ends} {_when(first.at, facts.taken_at)}<br>{escape(first.device)}"
     expired = (
         f'<p class="bad">{_sign(Tone.BAD)}{_number(tokens.expired)} expired</p>' if tokens.expired else ""
     )
@@ -153,9 +153,7 @@ def _outbox(facts: FleetFacts) -> str:
         f'<p class="{tone.value}">{_sign(tone)}{escape(outbox.health.replace("_", " "))}</p>'
     )
     text = f"{_bytes(outbox.size)} of {_bytes(outbox.max_bytes)} on disk"
-    return _tile(
-        "In the outbox", _number(outbox.messages), text, more + _remedy(outbox.remedy, facts)
-    )
+    return _tile("In the outbox", _number(outbox.messages), text, more + _remedy(outbox.remedy, facts))
 
 
 def _clock(facts: FleetFacts) -> str:

@@ -81,8 +81,8 @@ RELOAD_REFUSED: Final = (
 )
 EXPIRED_IN_USE: Final = "This must not happen and is a fault of gatewayd: keep the log and report it."
 QUARANTINED: Final = (
-    "The log says how much of it could be read. Look at dmesg for why, keep the file if its messages matter, then move it "
-    "away: this goes when it is gone."
+    "The log says how much of it could be read. Look at dmesg for why, keep the file if its messages matter, then move "
+    "it away: this goes when it is gone."
 )
 
 

@@ -120,7 +120,7 @@ def test_the_fleet_is_told_with_its_tokens_and_whose_ends_first(tmp_path: Path) 
         assert facts.tokens.expired == 1, "nobody renewed it: no heartbeat beats here"
         assert [one.what for one in facts.concerns if one.remedy] == [
             "gatewayd is starting",
-            "1 tokens in use are past their expiry",
+            "tokens in use past their expiry: 1",
         ]
 
 

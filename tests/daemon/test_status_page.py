@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said_first_with_what_to_do() -> None:
         assert f"{concern.what} {concern.remedy}" in text
         assert text.index(concern.what) < text.index("Devices 500")
     assert "1 expired" in text
-    assert "the first ends 30 s ago" in text
+    assert "the first ended 30 s ago" in text
     assert "at bound" in text
     assert BAD.outbox is not None
     assert BAD.outbox.remedy in text

@@ -16,7 +16,7 @@ from tests.support.gateway_files import GatewaySite
 from tests.support.raw_device import RawDevice, connect_bytes
 from tests.support.talking_device import talking_device
 
-PAGES = ("/metrics", "/livez", "/readyz", "/", "/nonsense")
+PAGES = ("/metrics", "/livez", "/readyz", "/", "/api/fleet", "/api/devices", "/nonsense")
 NAMES = ("dev-01", "dev-02", "dev-03")
 
 
