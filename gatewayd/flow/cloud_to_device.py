@@ -48,13 +48,14 @@ class Sender(Protocol):
 class _Place:
     """One identity's."""
 
-    __slots__ = ("device", "hub", "ledger", "memory")
+    __slots__ = ("device", "hub", "ledger", "memory", "pumping")
 
     def __init__(self) -> None:
         self.ledger = Deliveries()
         self.memory = Session()
         self.device: Receiver | None = None
         self.hub: Sender | None = None
+        self.pumping = False
 
 
 class CloudToDevice:
@@ -106,27 +107,34 @@ class CloudToDevice:
     def pump(self, identity: Identity) -> None:
         """Send what the device can take, in order."""
         place = self._places.get(identity)
-        if place is None:
+        if place is None or place.pumping:
             return
-        device, done = place.device, False
-        while device is not None and not device.congested and place.device is device:
-            entry = place.ledger.next_to_send()
-            if entry is None:
-                break
-            qos = self._qos_of(identity, entry.message.topic)
-            if qos is None:
-                break
-            try:
-                packet_id = device.publish(
-                    entry.message.topic, entry.message.payload, min(qos, entry.message.qos)
-                )
-            except Bounded:
-                break
-            place.ledger.sent(entry, packet_id)
-            self._sent.inc()
-            done = done or not packet_id
-        if done:
-            self._settle(place)
+        place.pumping = True
+        try:
+            while self._send_next(identity, place):
+                pass
+        finally:
+            place.pumping = False
+        self._settle(place)
+
+    def _send_next(self, identity: Identity, place: _Place) -> bool:
+        device = place.device
+        if device is None or device.congested:
+            return False
+        entry = place.ledger.next_to_send()
+        if entry is None:
+            return False
+        message = entry.message
+        qos = self._qos_of(identity, message.topic)
+        if qos is None:
+            return False
+        try:
+            packet_id = device.publish(message.topic, message.payload, min(qos, message.qos))
+        except Bounded:
+            return False
+        place.ledger.sent(entry, packet_id)
+        self._sent.inc()
+        return True
 
     # The hub
 

@@ -16,7 +16,6 @@ two commands, and to take them for one would lose one.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -71,7 +70,7 @@ class Deliveries:
     __slots__ = ("_entries", "_last_number", "_reached", "_round")
 
     def __init__(self) -> None:
-        self._entries: deque[Delivery] = deque()
+        self._entries: list[Delivery] = []
         self._last_number = 0
         self._round = 0
         self._reached = 0  # the newest entry the hub has sent on the present connection
@@ -85,7 +84,7 @@ class Deliveries:
         """From here on the hub sends again what it still has; what the device never had comes that way too."""
         self._round += 1
         self._reached = 0
-        self._entries = deque(entry for entry in self._entries if entry.stage is not Stage.WAITING)
+        self._entries = [entry for entry in self._entries if entry.stage is not Stage.WAITING]
         for entry in self._entries:
             entry.owed = False
 
@@ -114,29 +113,29 @@ class Deliveries:
     def settle(self, tell: Callable[[HubMessage], bool]) -> int:
         """Tell the hub of what is done, as far as its order allows; how many it was told of.
 
-        `tell` answers False when the connection can carry no PUBACK any more: the hub then sends the message again.
+        `tell` answers False when the connection can carry no PUBACK any more: the hub then sends the message again. It
+        may bring the hub's next message inside the call.
         """
         told = 0
         self._drop_passed()
         while self._entries and self._entries[0].stage is Stage.DONE and self._entries[0].owed:
-            if not tell(self._entries[0].message):
-                self._entries[0].owed = False
+            entry = self._entries[0]
+            entry.owed = False
+            if not tell(entry.message):
                 break
-            self._entries.popleft()
-            self._drop_passed()
             told += 1
+            if entry in self._entries:
+                self._entries.remove(entry)
+            self._drop_passed()
         return told
 
     def _drop_passed(self) -> None:
         """Nobody asks any more for what the device is done with and the hub has passed over."""
-        entries = self._entries
-        while (
-            entries
-            and entries[0].stage is Stage.DONE
-            and not entries[0].owed
-            and entries[0].number < self._reached
-        ):
-            entries.popleft()
+        while self._entries:
+            entry = self._entries[0]
+            if entry.stage is not Stage.DONE or entry.owed or entry.number >= self._reached:
+                return
+            del self._entries[0]
 
     # The device
 

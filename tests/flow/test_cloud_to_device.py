@@ -99,6 +99,18 @@ def test_a_device_that_takes_no_more_gets_the_rest_later_in_order(world: World, 
     assert world.device.said == [(b"a", 1), (b"b", 1)]
 
 
+def test_a_device_that_speaks_while_it_is_sent_to_gets_nothing_twice(world: World) -> None:
+    publish = world.device.publish
+
+    def speaks(topic: str, payload: bytes, qos: int) -> int:
+        world.cloud.pump(DEV)
+        return publish(topic, payload, qos)
+
+    world.device.publish = speaks  # type: ignore[method-assign]  # a device that speaks at the worst moment
+    world.send(b"a", b"b")
+    assert world.device.said == [(b"a", 1), (b"b", 1)]
+
+
 def test_a_device_that_has_not_subscribed_gets_nothing_until_it_has(world: World) -> None:
     world.qos = None
     world.send(b"a")

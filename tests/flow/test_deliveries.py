@@ -25,7 +25,7 @@ class Hub:
 
 def send_all(ledger: Deliveries, first_id: int = 1, *, qos: int = 1) -> list[str]:
     """Give the device what its window takes, under ids from `first_id` on."""
-    sent = []
+    sent: list[str] = []
     while (entry := ledger.next_to_send()) is not None:
         ledger.sent(entry, (first_id + len(sent)) if qos else 0)
         sent.append(entry.message.payload.decode())
@@ -54,6 +54,27 @@ def test_the_hub_is_told_in_its_own_order() -> None:
     ledger.acknowledged(1)
     assert ledger.settle(hub.tell) == 3
     assert hub.told == ["a", "b", "c"]
+
+
+def test_a_message_that_comes_while_the_hub_is_told_of_another_disturbs_nothing() -> None:
+    ledger = Deliveries()
+    told: list[str] = []
+    for text in ("a", "b"):
+        ledger.offer(message(text))
+    send_all(ledger)
+
+    def tell(hub_message: HubMessage) -> bool:
+        told.append(hub_message.payload.decode())
+        if len(told) == 1:
+            ledger.offer(message("c"))
+            ledger.settle(tell)
+        return True
+
+    ledger.acknowledged(1)
+    ledger.acknowledged(2)
+    ledger.settle(tell)
+    assert told == ["a", "b"], "each once, in order"
+    assert send_all(ledger, 3) == ["c"]
 
 
 def test_what_was_written_with_qos_0_is_done() -> None:

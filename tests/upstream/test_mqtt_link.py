@@ -13,7 +13,16 @@ from gatewayd.clock import SystemClock
 from gatewayd.errors import LocalProtocolError
 from gatewayd.message import Identity, Telemetry
 from gatewayd.protocol.mqtt.client import ClientSession
-from gatewayd.protocol.mqtt.events import ClientEvent, Closed, ConnackReceived, PublishAcknowledged
+from gatewayd.protocol.mqtt.events import (
+    ClientEvent,
+    Closed,
+    ConnackReceived,
+    PublishAcknowledged,
+    PublishReceived,
+    SubscribeAcknowledged,
+    UnsubscribeAcknowledged,
+)
+from gatewayd.protocol.mqtt.faults import ConnackCode
 from gatewayd.transport.deadline_wheel import DeadlineWheel
 from gatewayd.transport.worker import Worker
 from gatewayd.upstream.dialer import Dialer, Endpoint
@@ -94,6 +103,37 @@ async def test_a_link_connects_publishes_and_ends_as_planned() -> None:
         assert closed.planned
         assert link.reason == "renewal"
         assert memory.in_flight == 0
+        assert desk.hub.events.errors == {}
+
+
+async def test_a_link_subscribes_takes_messages_and_says_things_beside_them() -> None:
+    filters = (("devices/dev-01/messages/devicebound/#", 1), ("$iothub/twin/res/#", 0))
+    async with emulated_hub("dev-01") as desk:
+        owner = Owner()
+        async with dialled_link(desk, owner, ClientSession()) as link:
+            assert not link.is_open
+            assert not link.acknowledge(1)
+            link.token = token(desk)
+            link.connect(DEVICE)
+            assert await owner.next() == ConnackReceived(ConnackCode.ACCEPTED, False)
+            assert link.is_open
+            packet_id = link.subscribe(filters)
+            assert await owner.next() == SubscribeAcknowledged(packet_id, (1, 0))
+            link.say("$iothub/twin/GET/?$rid=1", b" ")
+            answer = await owner.next()
+            assert isinstance(answer, PublishReceived)
+            assert answer.publish.topic == "$iothub/twin/res/200/?$rid=1"
+            desk.hub.send_to_device("dev-01", b"turn left")
+            message = await owner.next()
+            assert isinstance(message, PublishReceived)
+            assert link.acknowledge(message.publish.packet_id)
+            packet_id = link.unsubscribe(("$iothub/twin/res/#",))
+            assert await owner.next() == UnsubscribeAcknowledged(packet_id)
+            link.disconnect("renewal")
+            assert not link.is_open
+            assert not link.acknowledge(message.publish.packet_id)
+            await owner.next()
+        assert desk.hub.queued("dev-01") == 0
         assert desk.hub.events.errors == {}
 
 
