@@ -116,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     _allow_many_files()
     host, port = parse_address(args.listen)
+    if args.websocket_port is not None and not 0 <= args.websocket_port <= 65535:
+        raise ValueError(f"--websocket-port {args.websocket_port}: allowed 0 to 65535")
     hostname = args.hostname or host
     registry = make_registry(args)
     certificate = make_certificate(hostname, [host], wall=SystemClock().wall(), use_rsa=args.rsa)

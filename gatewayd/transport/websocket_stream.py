@@ -43,8 +43,8 @@ from gatewayd.transport.websocket_upgrade import Declined, Upgrade
 # that also bounds what wsproto copies to mask it.
 FRAME_BYTES: Final = 32768
 
-# A read of 64 KiB can hold 10,900 empty frames, and an empty one costs as much as a full one: 0.2 s of the loop for 64 KiB
-# from a stranger. The smallest PUBLISH a device can send here makes fewer than 2,000.
+# A read of 64 KiB can hold 10,900 empty frames, and each costs what a full one does: 0.2 s of the loop for what a
+# stranger sends in one go. The smallest PUBLISH a device can send here makes fewer than 2,000.
 FRAMES_PER_READ: Final = 2048
 
 

@@ -61,7 +61,16 @@ async def test_the_program_serves_derived_devices_and_ends_with_its_account(tmp_
     devices, authority, events = (tmp_path / name for name in ("devices.csv", "ca.pem", "events.jsonl"))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", START, "--listen", "127.0.0.1:0", "--hostname", "desk.test"),
-        *("--device-count", "3", "--write-devices", str(devices), "--write-ca", str(authority)),
+        *(
+            "--websocket-port",
+            "0",
+            "--device-count",
+            "3",
+            "--write-devices",
+            str(devices),
+            "--write-ca",
+            str(authority),
+        ),
         *("--events", str(events), "--control", "127.0.0.1:0", "--grace", "0", "--skew", "0", "--json"),
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(program.__file__).parents[2],
@@ -71,6 +80,7 @@ async def test_the_program_serves_derived_devices_and_ends_with_its_account(tmp_
         async with asyncio.timeout(30):
             greeting = json.loads(await process.stdout.readline())
         assert greeting["identities"] == 3
+        assert greeting["websocket_port"] not in (0, None, greeting["port"])
         identity = next(iter(load_registry(devices)))
         desk = Desk(greeting["host"], greeting["port"], greeting["hostname"], authority, identity.primary_key)
         device = await RawDevice.connect(desk, identity.name)
@@ -106,6 +116,7 @@ async def test_the_program_serves_derived_devices_and_ends_with_its_account(tmp_
         (["--listen", "127.0.0.1:0", "--device-count", "-1"], "allowed 0 to"),
         (["--listen", "127.0.0.1:0", "--control", "0.0.0.0:0"], "only loopback"),
         (["--listen", "127.0.0.1:0", "--send-rate", "-1"], "sends_per_second=-1"),
+        (["--listen", "127.0.0.1:0", "--websocket-port", "65536"], "allowed 0 to 65535"),
     ],
 )
 def test_what_cannot_be_started_is_said_in_one_line_with_code_2(
