@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from gatewayd.message import DropReason
+from gatewayd.tallies import TallyFamily, TallyHistogram
 
 # The library adds a `_created` series to every counter and histogram: many more series, which no alert reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type it
@@ -106,8 +107,11 @@ class Metrics:
             "How long a hub connection waited for the connect budget.",
             WAIT_BUCKETS_SECONDS,
         )
-        self.messages = counter(
-            "messages", "Messages by direction and stage of custody.", ("direction", "stage")
+        self.messages = TallyFamily(
+            "gatewayd_messages",
+            "Messages by direction and stage of custody.",
+            ("direction", "stage"),
+            registry,
         )
         self.messages_dropped = counter(
             "messages_dropped", "Messages dropped, each by a written rule.", ("reason",)
@@ -129,10 +133,11 @@ class Metrics:
             "outbox_quarantines",
             "Times the outbox was found damaged and was begun anew beside the damaged file.",
         )
-        self.message_latency = histogram(
-            "message_latency_seconds",
+        self.message_latency = TallyHistogram(
+            "gatewayd_message_latency_seconds",
             "From a device's QoS 1 publish to its receipt.",
             LATENCY_BUCKETS_SECONDS,
+            registry,
         )
         self.device_refusals = counter(
             "device_refusals", "Devices refused or held at the listener, by reason.", ("reason",)

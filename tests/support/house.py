@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "message": 0,
     "backoff": 0,
     "metrics": 0,
+    "tallies": 0,
     "protocol": 1,
     "tokens": 2,
     "store": 2,
