@@ -7,14 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatewayd.flow.in_flight import InFlight, Offer
+from gatewayd.flow.in_flight import InFlight, Offer, Stage
 from gatewayd.message import Identity, Telemetry
 
 DEVICE = Identity("device-1")
 
 
-def message(payload: bytes) -> Telemetry:
-    return Telemetry(DEVICE, "devices/device-1/messages/events/", payload, 1)
+def message(payload: bytes, qos: int = 1) -> Telemetry:
+    return Telemetry(DEVICE, "devices/device-1/messages/events/", payload, qos)
 
 
 def ledger(max_messages: int = 8, max_bytes: int = 100_000) -> InFlight:
@@ -236,3 +236,99 @@ class Custody(RuleBasedStateMachine):
 
 Custody.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestCustody = Custody.TestCase
+
+
+# The outbox
+
+
+def waiting(held_by: InFlight, *packet_ids: int) -> None:
+    for packet_id in packet_ids:
+        held_by.offer(packet_id, message(b"%d" % packet_id), dup=False, now=float(packet_id))
+
+
+def test_what_goes_to_the_outbox_is_everything_not_in_custody_oldest_first_and_once() -> None:
+    held_by = ledger()
+    waiting(held_by, 1, 2, 3)
+    first = held_by.next_to_send()
+    assert first is not None
+    held_by.sent(first, 50)
+    assert [held.packet_id for held in held_by.to_store(qos0=False)] == [1, 2, 3]
+    assert held_by.to_store(qos0=False) == []
+    assert held_by.waits_since() is None
+    assert held_by.next_to_send() is None, "what is on its way to disk is not sent, and nothing passes it"
+
+
+def test_a_message_that_came_behind_those_on_their_way_to_disk_waits_for_them() -> None:
+    held_by = ledger()
+    waiting(held_by, 1)
+    (storing,) = held_by.to_store(qos0=False)
+    waiting(held_by, 2)
+    assert held_by.next_to_send() is None
+    held_by.stored(storing)
+    following = held_by.next_to_send()
+    assert following is not None
+    assert following.packet_id == 2
+
+
+def test_stored_messages_are_receipted_in_order_with_those_the_hub_acknowledged() -> None:
+    held_by = ledger()
+    waiting(held_by, 1, 2)
+    batch = held_by.to_store(qos0=False)
+    waiting(held_by, 3)
+    assert held_by.stored(batch[1]) is Stage.STORING
+    assert due(held_by) == []
+    held_by.stored(batch[0])
+    assert due(held_by) == [1, 2]
+    assert [held.packet_id for held in held_by.to_store(qos0=False)] == [3]
+
+
+def test_a_message_the_outbox_refused_waits_again_and_one_that_was_sent_stays_sent() -> None:
+    held_by = ledger()
+    waiting(held_by, 1, 2)
+    first = held_by.next_to_send()
+    assert first is not None
+    held_by.sent(first, 50)
+    for held in held_by.to_store(qos0=False):
+        held_by.not_stored(held)
+    again = held_by.next_to_send()
+    assert again is not None
+    assert again.packet_id == 2
+    held_by.acknowledged(50)
+    assert due(held_by) == [1]
+
+
+def test_a_message_that_was_sent_and_forgotten_while_it_was_being_stored_is_not_sent_from_memory() -> None:
+    held_by = ledger()
+    waiting(held_by, 1)
+    first = held_by.next_to_send()
+    assert first is not None
+    held_by.sent(first, 50)
+    (held,) = held_by.to_store(qos0=False)
+    held_by.unsend()
+    assert held_by.next_to_send() is None
+    assert held_by.stored(held) is Stage.STORING
+    assert held_by.next_to_send() is None
+
+
+def test_what_is_said_for_a_device_gets_no_receipt_and_is_gone_once_it_is_in_custody() -> None:
+    for by_hub in (True, False):
+        held_by = ledger()
+        held_by.entrust(message(b"will"), now=0.0)
+        held = held_by.next_to_send()
+        assert held is not None
+        if by_hub:
+            held_by.sent(held, 50)
+            held_by.acknowledged(50)
+        else:
+            (storing,) = held_by.to_store(qos0=False)
+            held_by.stored(storing)
+        assert due(held_by) == []
+        assert (len(held_by), held_by.held_bytes) == (0, 0)
+
+
+def test_qos_0_goes_to_the_outbox_only_where_it_is_asked_for() -> None:
+    held_by = ledger()
+    held_by.hold_qos0(message(b"0", qos=0), now=0.0)
+    waiting(held_by, 1)
+    assert [held.message.qos for held in held_by.to_store(qos0=False)] == [1]
+    assert [held.message.qos for held in held_by.to_store(qos0=True)] == [0]
