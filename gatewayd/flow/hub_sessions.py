@@ -115,9 +115,10 @@ class HubSessions:
         self.turn()
 
     def backlog_found(self, identity: Identity) -> None:
-        """An earlier run stored messages of this device: keep it at the hub until they are there."""
-        self.device_arrived(identity)
-        self.device_left(identity)
+        """There are stored messages of this device: keep it at the hub until they are there, device or not."""
+        if self._dispatch.lane(identity).device is None:
+            self.device_arrived(identity)
+            self.device_left(identity)
 
     def device_left(self, identity: Identity) -> None:
         """The device is gone; its hub session stays for `linger`, and until all its messages are at the hub."""

@@ -13,6 +13,7 @@ from gatewayd.daemon.outbox_room import custody_policy
 from gatewayd.emulator.faults import FaultKind
 from gatewayd.errors import ConfigError
 from gatewayd.message import Identity
+from gatewayd.store.messages import BacklogCount, Contents
 from gatewayd.upstream.session import State
 from tests.support.emulated_hub import emulated_hub
 from tests.support.gateway_rig import GatewayRig, gateway_rig
@@ -119,3 +120,15 @@ async def test_the_policy_is_what_the_configuration_says(tmp_path: Path) -> None
         assert (policy.rules.of("x").ttl, policy.rules.of("x alarm").ttl) == (3600.0, 7200.0)
         assert policy.rules.of("x alarm").priority == 9
         assert rig.gateway.outbox.custody.policy.spill_after == 2.0
+
+
+async def test_damage_found_while_running_does_not_send_away_a_device_that_is_here(tmp_path: Path) -> None:
+    async with gateway_rig(tmp_path, "dev-01", session='linger = "0s"') as rig:
+        device = await RawDevice.connect(rig.site, "dev-01")
+        await rig.until(lambda: rig.gateway.conductor.state(DEV) is State.UP)
+        rig.gateway.outbox._contents_changed(Contents((BacklogCount(DEV, 1, 10, 0),)))
+        await device.publish(b"one")
+        await device.publish(b"two")
+        assert rig.gateway.conductor.state(DEV) is State.UP
+        assert not rig.gateway.hub_sessions._lingering
+        await device.disconnect()
