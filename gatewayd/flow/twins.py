@@ -214,14 +214,24 @@ class Twins:
     # Requests
 
     def _pump(self, desk: _Desk) -> None:
-        """Ask the next request, if none is under way and the hub takes it."""
-        rid = next(self._ids)
-        request = desk.line.ask(rid)
-        if request is None:
-            return
-        topic = twin_patch_topic(rid) if request.asks is Asks.PATCH else twin_get_topic(rid)
-        if not self._ways.to_hub(desk.identity, topic, request.payload):
-            desk.line.unask()
+        """Ask the next request, if none is under way and the hub takes it.
+
+        The hub answers to the device's own subscription. A device that has none hears no answer, so none is waited for:
+        Python's SDK reads the twin so after each reconnect, when all it subscribed to are desired changes.
+        """
+        while True:
+            rid = next(self._ids)
+            request = desk.line.ask(rid)
+            if request is None:
+                return
+            topic = twin_patch_topic(rid) if request.asks is Asks.PATCH else twin_get_topic(rid)
+            if not self._ways.to_hub(desk.identity, topic, request.payload):
+                desk.line.unask()
+                return
+            if self._ways.listens(desk.identity, REPLIES_FILTER):
+                return
+            desk.line.answered(rid)
+            self._count(request, "abandoned")
 
     def _due(self, desk: _Desk, now: float) -> None:
         for request in desk.line.expire(now):

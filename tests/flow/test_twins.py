@@ -202,6 +202,18 @@ def test_a_desired_change_without_a_version_reaches_the_device_too(bench: Bench)
     assert bench.heard() == [("PATCH/properties/desired/", b'{"rate":3}')]
 
 
+def test_what_a_device_asks_without_listening_reaches_the_hub_and_holds_up_nothing(bench: Bench) -> None:
+    bench.ways.filters = {DESIRED_FILTER}
+    bench.get("after-a-reconnect")
+    bench.patch("unheard")
+    bench.ways.filters = {DESIRED_FILTER, REPLIES_FILTER}
+    bench.get("heard")
+    assert bench.asked() == ["GET", 'PATCH {"fw":"1"}', "GET"]
+    bench.answer()
+    assert [topic for topic, _ in bench.heard()] == ["res/200/?$rid=heard"]
+    assert bench.results() == {"get abandoned": 1, "patch abandoned": 1, "get ok": 1}
+
+
 def test_an_answer_nobody_waits_for_is_swallowed(bench: Bench) -> None:
     bench.hub_says("res/200/?$rid=1", b"{}")
     bench.get("1")
