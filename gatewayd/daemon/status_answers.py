@@ -174,7 +174,9 @@ class StatusAnswers:
         if request.content_length is None or request.content_length > LOGIN_BYTES:
             return web.Response(status=413)
         form = parse_qs((await request.read()).decode("latin-1"))
-        access, cookie = self._access.log_in("".join(form.get("token", [])[:1]).encode(), _asker(request).peer)
+        access, cookie = self._access.log_in(
+            "".join(form.get("token", [])[:1]).encode(), _asker(request).peer
+        )
         if access is not Access.GRANTED:
             status, words = _SAID[access]
             return self._login_form(f"{words[:1].upper()}{words[1:]}.", 403 if status == 401 else status)

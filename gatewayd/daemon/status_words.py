@@ -73,7 +73,8 @@ CLOCK_UNSYNCHRONIZED: Final = (
     "token."
 )
 NOBODY_AT_HUB: Final = (
-    "The errors say why. Look in this order: name lookup and port to the hub, TLS, throttling, hub.hostname and clock."
+    "The errors say why. Look in this order: name lookup and port to the hub, TLS, throttling, hub.hostname "
+    "and clock."
 )
 RELOAD_REFUSED: Final = (
     "The old configuration is in force, all of it. gatewayd check shows each mistake with its line; a key that needs a "
