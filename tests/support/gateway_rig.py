@@ -85,9 +85,9 @@ async def gateway_rig(
 
         gateway = Gateway(load_config(site.toml, {}), devices=len(names), clock=clock, spawn=spawn)
         rig = GatewayRig(gateway, site, at, clock)
-        if start:
-            await gateway.start()
         try:
+            if start:
+                await gateway.start()
             yield rig
         finally:
             if start and not gateway.status.stopping:
