@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
+from wsproto.events import AcceptConnection, RejectConnection, Request
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import ProtocolError
 
@@ -113,16 +113,10 @@ class ServerUpgrade:
         return self._decline(hint.status_code, problem, tuple(hint.headers))
 
     def _decline(self, status: int, problem: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Declined:
-        body = f"{problem}\n".encode("ascii", "replace")
-        about = [
-            (b"Content-Type", b"text/plain"),
-            (b"Content-Length", str(len(body)).encode("ascii")),
-            (b"Connection", b"close"),
-        ]
+        # Without a body: an answer to HEAD must have none, and the words are in our own log.
         reply = self._handshake.send(
-            RejectConnection(status_code=status, headers=[*headers, *about], has_body=True)
+            RejectConnection(status_code=status, headers=[*headers, (b"Connection", b"close")])
         )
-        reply += self._handshake.send(RejectData(data=body, body_finished=True))
         return Declined(reply, problem)
 
 

@@ -116,6 +116,9 @@ def test_however_the_request_is_cut_the_verdict_is_the_same(cuts: list[int]) -> 
         ((f"Sec-Websocket-Key: {KEY}\r\n", ""), "400", "Sec-WebSocket-Key"),
         (("Host: gw.example:443\r\n", ""), "400", "Bad HTTP message"),
         (("GET ", "POST "), "400", "GET"),
+        (("GET ", "HEAD "), "400", "GET"),
+        (("GET ", "CONNECT "), "400", "GET"),
+        (("GET /", "GET http://gw.example/"), "404", "another path"),
         (("GET ", "GET\r\n"), "400", "Bad HTTP message"),
         (("Host: gw.example:443", "Host: \xff"), "400", "not ASCII"),
         (("Protocol: mqtt", "Protocol: mqtt\xff"), "400", "not ASCII"),
@@ -125,6 +128,37 @@ def test_anything_else_is_refused_by_http(change: tuple[str, str], status: str, 
     line, said = declined(PAHO.replace(*change))
     assert line.startswith(f"HTTP/1.1 {status} ")
     assert problem in said
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_refusal_is_a_head_that_says_the_end(method: str) -> None:
+    verdict = ask(ServerUpgrade(), PAHO.replace("GET /", f"{method} /x"))
+    assert isinstance(verdict, Declined)
+    assert verdict.reply.endswith(b"\r\n\r\n")
+    assert b"connection: close\r\n" in verdict.reply.lower()
+    assert b"content-length: 0\r\n" in verdict.reply.lower()
+
+
+@given(
+    method=st.sampled_from(["GET", "HEAD", "OPTIONS", "CONNECT", "PRI"]),
+    version=st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2.0"]),
+    lines=st.lists(
+        st.sampled_from(
+            [
+                *PAHO.split("\r\n")[1:-2],
+                *("Content-Length: 10", "Transfer-Encoding: chunked", "Expect: 100-continue", "Host: a..b"),
+                *("Connection: close", "Upgrade: h2c", "Sec-WebSocket-Key: x", "Sec-WebSocket-Protocol: ,"),
+            ]
+        ),
+        max_size=12,
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_mixture_of_good_and_strange_headers_makes_more_than_a_verdict(
+    method: str, version: str, lines: list[str]
+) -> None:
+    head = "\r\n".join([f"{method} /$iothub/websocket {version}", *lines, "", ""])
+    assert isinstance(ask(ServerUpgrade(), head), Upgraded | Declined)
 
 
 def test_a_refusal_of_the_version_names_ours() -> None:
