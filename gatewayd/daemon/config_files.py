@@ -282,10 +282,10 @@ def _floor_file(path: Path, findings: Findings) -> None:
 
 def _outbox(path: Path, findings: Findings) -> None:
     if not path.parent.is_dir():
-        findings.problems.append(
+        findings.warnings.append(
             ConfigProblem(
                 "outbox.path",
-                f"{path.parent} does not exist, so no message can be stored",
+                f"{path.parent} does not exist, and without it gatewayd does not start",
                 "a folder on this gateway's disk that gatewayd can write to; StateDirectory= of the unit makes one",
             )
         )
