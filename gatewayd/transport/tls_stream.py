@@ -78,6 +78,10 @@ class _State(enum.Enum):
     LOST = enum.auto()
 
 
+# Asked many times a message, and on Python 3.11 a look into an enum costs as much as three calls.
+_HANDSHAKE, _OPEN, _FINISHED, _CLOSING, _LOST = _State
+
+
 class _Shared:
     """What all streams of one loop share: buffers, and one flush for all that is written in a turn of the loop.
 
@@ -173,7 +177,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._on_resumable = on_resumable
         self._owner: StreamOwner | None = None  # from the end of the handshake to stream_closed
         self._transport: asyncio.Transport | None = None  # from connection_made to connection_lost
-        self._state = _State.HANDSHAKE
+        self._state = _HANDSHAKE
         self._unsent: list[bytes] = []  # plaintext that is sent in one go, see `write`
         self._unsent_bytes = 0
         self._flush_planned = False
@@ -222,7 +226,7 @@ class TlsStream(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         """Whether `write` is allowed."""
-        return self._state is _State.OPEN
+        return self._state is _OPEN
 
     @property
     def write_buffer_size(self) -> int:
@@ -238,8 +242,8 @@ class TlsStream(asyncio.BufferedProtocol):
         What is written in one turn of the loop leaves in one go. On a stream that broke and has not said so yet data
         is dropped; after `finish` or `close` writing is a LocalProtocolError.
         """
-        if self._state is not _State.OPEN:
-            if self._state is _State.LOST:
+        if self._state is not _OPEN:
+            if self._state is _LOST:
                 return False
             raise LocalProtocolError(f"write on a stream that is {self._state.name}")
         size, cap = len(data), self._limits.write_cap
@@ -274,24 +278,24 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """End our side: everything written, close_notify, FIN. The peer is read on until its FIN."""
-        if self._state is _State.OPEN:
-            self._end_our_side(_State.FINISHED)
+        if self._state is _OPEN:
+            self._end_our_side(_FINISHED)
 
     def close(self) -> None:
         """End both sides in order; what still arrives is dropped. Only `stream_closed` follows."""
-        if self._state is _State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             self.abort()
-        elif self._state is _State.OPEN:
-            self._end_our_side(_State.CLOSING)
-        elif self._state is _State.FINISHED:
-            self._state = _State.CLOSING
+        elif self._state is _OPEN:
+            self._end_our_side(_CLOSING)
+        elif self._state is _FINISHED:
+            self._state = _CLOSING
             self.resume_reading()
 
     def abort(self, error: Exception | None = None) -> None:
         """Reset the connection (RST) and drop what is unsent. `stream_closed(error)` follows, later."""
-        if self._state is _State.LOST:
+        if self._state is _LOST:
             return
-        if self._state is _State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             self._handshake_failed("given up on this side")
         self._give_up(error)
         self._reset()
@@ -300,7 +304,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._state is _State.LOST:
+        if self._state is _LOST:
             self._reset()
             return
         self._transport.set_write_buffer_limits(high=self._limits.write_high)
@@ -312,7 +316,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         cipher = self._shared.cipher[:nbytes]
-        if self._state is not _State.HANDSHAKE:
+        if self._state is not _HANDSHAKE:
             self._receive(cipher)
         elif self._shake_hands(cipher):
             self._receive(_NOTHING)
@@ -321,26 +325,26 @@ class TlsStream(asyncio.BufferedProtocol):
         """The peer's FIN. True keeps our own side of the transport open."""
         self._fin_seen = True
         self._truncated = self._engine is not None and not self._engine.peer_ended
-        if self._state is _State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             self._handshake_failed("the other end closed the connection during the TLS handshake")
             self._give_up(None)
         self._tell_eof()
-        return self._state is _State.OPEN or (self._state is _State.FINISHED and self._paused)
+        return self._state is _OPEN or (self._state is _FINISHED and self._paused)
 
     def pause_writing(self) -> None:
         self.congested = True
 
     def resume_writing(self) -> None:
         self.congested = False
-        if self._state is _State.OPEN and self._owner is not None:
+        if self._state is _OPEN and self._owner is not None:
             with self._faults_end_the_stream():
                 self._owner.stream_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._state is _State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             lost = socket_problem(exc) if isinstance(exc, OSError) else "the connection was closed"
             self._handshake_failed(lost, exc)
-        self._state = _State.LOST
+        self._state = _LOST
         self._stop_timer()
         error = self._error
         if error is None and exc is not None:
@@ -372,11 +376,11 @@ class TlsStream(asyncio.BufferedProtocol):
         self._transport.write(self._engine.take())
         if done:
             self._stop_timer()
-            self._state = _State.OPEN
+            self._state = _OPEN
             assert self._on_ready is not None
             on_ready, self._on_ready, self._on_failed = self._on_ready, None, None
             owner = on_ready(self)
-            if self._state is _State.OPEN:
+            if self._state is _OPEN:
                 self._owner = owner
                 owner.stream_ready(self)
         return done
@@ -392,7 +396,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _receive(self, cipher: memoryview) -> None:
         engine = self._engine
-        if engine is None or not (self._state is _State.OPEN or self._state is _State.FINISHED):
+        if engine is None or not (self._state is _OPEN or self._state is _FINISHED):
             return
         plain = self._shared.plain
         filled = engine.decrypt(cipher, plain)
@@ -418,7 +422,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _hand_out_held(self) -> None:
         """After a pause: first what was here already, then an end that came meanwhile."""
-        if self._paused or not (self._state is _State.OPEN or self._state is _State.FINISHED):
+        if self._paused or not (self._state is _OPEN or self._state is _FINISHED):
             return
         with self._faults_end_the_stream():
             if self._held:
@@ -428,12 +432,12 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _tell_eof(self) -> None:
         ended = self._fin_seen or (self._engine is not None and self._engine.peer_ended)
-        if not ended or self._paused or self._held or self._state is _State.LOST:
+        if not ended or self._paused or self._held or self._state is _LOST:
             return
-        if not self._eof_told and self._owner is not None and self._state is not _State.CLOSING:
+        if not self._eof_told and self._owner is not None and self._state is not _CLOSING:
             self._eof_told = True
             self._owner.stream_eof()
-        if self._fin_seen and self._state is not _State.OPEN and self._transport is not None:
+        if self._fin_seen and self._state is not _OPEN and self._transport is not None:
             self._transport.close()
 
     # Sending
@@ -441,7 +445,7 @@ class TlsStream(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         self._flush_planned = False
         engine, transport = self._engine, self._transport
-        if engine is None or transport is None or self._state is not _State.OPEN or transport.is_closing():
+        if engine is None or transport is None or self._state is not _OPEN or transport.is_closing():
             return
         if self._unsent:
             data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
@@ -457,7 +461,7 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _end_our_side(self, state: _State) -> None:
         self._flush()
-        if self._state is not _State.OPEN or self._engine is None or self._transport is None:
+        if self._state is not _OPEN or self._engine is None or self._transport is None:
             return
         self._state = state
         self._timer = self._loop.call_later(self._limits.linger, self._overdue)
@@ -467,16 +471,16 @@ class TlsStream(asyncio.BufferedProtocol):
             return
         with contextlib.suppress(OSError):  # the peer's reset is here already; the next read finds it
             self._transport.write_eof()
-        if state is _State.CLOSING:
+        if state is _CLOSING:
             self._held = b""
             self.resume_reading()
 
     def _damaged(self, error: ssl.SSLError) -> None:
-        if self._state is _State.LOST or self._engine is None or self._transport is None:
+        if self._state is _LOST or self._engine is None or self._transport is None:
             return
         lost = ConnectionLost(explain(error, self._name))
         lost.__cause__ = error
-        said_our_end = self._state is not _State.OPEN
+        said_our_end = self._state is not _OPEN
         self._give_up(lost)
         if said_our_end:
             self._reset()
@@ -486,7 +490,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._transport.close()
 
     def _give_up(self, error: Exception | None) -> None:
-        self._state = _State.LOST
+        self._state = _LOST
         self._error = error
 
     def _reset(self) -> None:
@@ -502,12 +506,12 @@ class TlsStream(asyncio.BufferedProtocol):
     def _overdue(self) -> None:
         """The peer did not end the handshake, or its side of the stream, in time."""
         self._timer = None
-        if self._state is _State.HANDSHAKE:
+        if self._state is _HANDSHAKE:
             self._handshake_failed("the TLS handshake was not finished in time")
             self._give_up(None)
-        elif self._state is _State.FINISHED:
+        elif self._state is _FINISHED:
             self._give_up(ConnectionLost(f"{self._name} did not close within {self._limits.linger:g} s"))
-        elif self._state is _State.CLOSING:
+        elif self._state is _CLOSING:
             unsent = self.write_buffer_size
             if not unsent and self._transport is not None:
                 # All is said and only the peer's FIN is missing: a reset could take our last words from it.

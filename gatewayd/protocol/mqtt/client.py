@@ -53,6 +53,9 @@ late.
 
 _PINGREQ: Final = encode(Pingreq())
 _DISCONNECT: Final = encode(Disconnect())
+# Asked with every message, and on Python 3.11 a look into an enum costs as much as three calls.
+_OPEN: Final = ClientState.OPEN
+_PUBLISH: Final = Verb.PUBLISH
 
 
 class ClientConnection(Connection[ClientEvent]):
@@ -93,7 +96,7 @@ class ClientConnection(Connection[ClientEvent]):
 
     def deadline(self) -> float | None:
         """When handle_deadline must be called, if nothing comes before."""
-        if self._state is not ClientState.OPEN:
+        if self._state is not _OPEN:
             return self._answer_by
         ping_at = self._ping_at()
         answer_by = None if self._is_parked else self._answer_by
@@ -129,7 +132,7 @@ class ClientConnection(Connection[ClientEvent]):
 
     def publish(self, topic: str, payload: bytes, qos: int, now: float, retain: bool = False) -> int:
         """Sends a message; its packet id, or 0 for QoS 0. Raises Bounded at `max_in_flight`."""
-        self._require(Verb.PUBLISH)
+        self._require(_PUBLISH)
         packet_id = self._send_publish(topic, payload, qos, retain)
         self._last_sent = now
         return packet_id
@@ -209,7 +212,7 @@ class ClientConnection(Connection[ClientEvent]):
 
     def _ping_at(self) -> float | None:
         """When silence in either direction has lasted too long. A ping under way already asks the server."""
-        if self._state is not ClientState.OPEN or self._ping_interval is None:
+        if self._state is not _OPEN or self._ping_interval is None:
             return None
         sent, heard = self._last_sent, self._last_heard
         quiet_since = sent if self._answer_by is not None or sent < heard else heard

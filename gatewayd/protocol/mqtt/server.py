@@ -47,6 +47,8 @@ KEEP_ALIVE_TOLERANCE: Final = 1.5
 """Silence for longer than this many keep-alives ends the connection [MQTT-3.1.2-24]."""
 
 _PINGRESP: Final = encode(Pingresp())
+# Asked with every message, and on Python 3.11 a look into an enum costs as much as three calls.
+_OPEN: Final = ServerState.OPEN
 
 
 class ServerConnection(Connection[ServerEvent]):
@@ -87,7 +89,7 @@ class ServerConnection(Connection[ServerEvent]):
 
     def deadline(self) -> float | None:
         """When handle_deadline must be called, if nothing comes before."""
-        if self._state is ServerState.OPEN:
+        if self._state is _OPEN:
             if self._suspended or self._is_parked:
                 return None
             return self._last_heard + self._patience
