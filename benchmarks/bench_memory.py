@@ -234,6 +234,7 @@ class Run:
                 listener_certificate=ready.gateway_certificate,
                 metrics_port=metrics_port,
                 devices_file=ready.devices_file,
+                outbox_file=ready.directory / "outbox.db",
                 clock_floor_file=ready.directory / "clock-floor",
             )
             gateway = await Gateway.start(self._settings, places, ready.directory, self._children, self._http)

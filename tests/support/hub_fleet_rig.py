@@ -21,10 +21,10 @@ from gatewayd.clock import SystemClock
 from gatewayd.downstream.admission import Admission
 from gatewayd.downstream.listener import Listener, ListenerPolicy
 from gatewayd.flow.dispatch import Dispatch
-from gatewayd.flow.lane import LaneBounds
 from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.hub_tokens import HubTokens, KeyIndices
 from gatewayd.flow.intake import Intake
+from gatewayd.flow.lane import LaneBounds
 from gatewayd.flow.methods import Methods
 from gatewayd.flow.renewal import Renewal
 from gatewayd.flow.subscriptions import Subscriptions
