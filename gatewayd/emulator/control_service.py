@@ -8,6 +8,8 @@
     DELETE /cloud-messages {"identity"}          -> {"purged"}
     POST   /desired {"identity", "patch"}        -> {"told"}
     GET    /twin?identity=                       -> both sections with their versions, and whether it is connected
+    GET    /session?identity=                    -> {"connected", "subscriptions" {filter: QoS}}: no service shows it; it
+                                                 says whether a device already listens
     POST   /methods {"identity", "method", "payload", "seconds", "connect_seconds"}     -> {"status", "body"}
 
 A method for a device that is not online is answered 404 with code 404103, one without an answer 504 with code 504101,
@@ -45,6 +47,7 @@ class ServiceRoutes:
             web.delete("/cloud-messages", self.purge),
             web.post("/desired", self.desire),
             web.get("/twin", self.twin),
+            web.get("/session", self.session),
             web.post("/methods", self.call_method),
         ]
 
@@ -87,6 +90,9 @@ class ServiceRoutes:
 
     async def twin(self, request: web.Request) -> web.Response:
         return web.json_response(asdict(self._hub.read_twin(request.query["identity"])))
+
+    async def session(self, request: web.Request) -> web.Response:
+        return web.json_response(asdict(self._hub.session_of(request.query["identity"])))
 
     async def call_method(self, request: web.Request) -> web.Response:
         wanted: Json = await request.json()

@@ -43,6 +43,14 @@ class TwinView:
     connected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """Whether a device is there, and what it listens for when it is."""
+
+    connected: bool
+    subscriptions: dict[str, int]
+
+
 class ServiceSide:
     """The verbs of the service, on the state of one hub."""
 
@@ -118,6 +126,10 @@ class ServiceSide:
             twin.reported_version,
             connected=identity in self.state.open,
         )
+
+    def session_of(self, identity: str) -> SessionView:
+        session = self.state.session(self._known(identity))
+        return SessionView(identity in self.state.open, dict(session.subscriptions))
 
     # Methods
 

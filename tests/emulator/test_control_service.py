@@ -89,6 +89,16 @@ async def test_a_module_input_a_purge_and_a_twin() -> None:
         }
 
 
+async def test_who_listens_for_what_can_be_asked() -> None:
+    async with controlled("dev-01") as (desk, remote):
+        device = await RawDevice.connect(desk, "dev-01")
+        await device.subscribe(f"{COMMANDS}#")
+        session = await remote.ask("GET", "/session?identity=dev-01")
+        assert session == {"connected": True, "subscriptions": {f"{COMMANDS}#": 1}}
+        await device.disconnect()
+        assert not (await remote.ask("GET", "/session?identity=dev-01"))["connected"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

@@ -150,6 +150,11 @@ async function twins(client) {
   const changes = new Inbox();
   twin.on('properties.desired', (change) => changes.put(change));
   say('client has desired', await changes.take('the desired properties as they are'));
+  // The SDK calls back before its SUBSCRIBE is answered, and the hub queues no desired changes.
+  await until(async () => {
+    const { subscriptions } = await ask('GET', `/session?identity=${identity}`);
+    return '$iothub/twin/PATCH/properties/desired/#' in subscriptions;
+  }, 'the device listens for desired changes');
   await ask('POST', '/desired', { patch: { interval: 5, x: { y: 'é' } } });
   say('client has desired', await changes.take('a desired change'));
   for (const value of [429, 503]) {
