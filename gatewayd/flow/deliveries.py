@@ -6,7 +6,8 @@
 The hub keeps a message until PUBACK and sends it again, in order, on every new connection. So a new connection leaves
 only what the device has or had: what it sends again is compared, in order, with those, and an equal one (topic and
 payload) *joins*: it is not sent to the device a second time. One that the device has acknowledged meanwhile is then
-acknowledged to the hub at once. Entries that the hub has passed over it does not have any more.
+acknowledged to the hub at once. Entries that the hub has passed over it does not have any more. A message whose PUBACK
+was lost with the connection comes before them all: it goes to the device again, and passes over nothing.
 
 Promises: the hub is told in the order of its messages; nothing is DONE before the device has acknowledged it, or before
 it was written to a device that asked for QoS 0. Within one hub connection nothing joins: two equal messages there are
@@ -16,6 +17,7 @@ two commands, and to take them for one would lose one.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -49,13 +51,11 @@ class Offer(enum.Enum):
 class Delivery:
     """A message on its way to the device."""
 
-    __slots__ = ("message", "number", "owed", "packet_id", "round", "stage")
+    __slots__ = ("message", "owed", "packet_id", "stage")
 
-    def __init__(self, message: HubMessage, number: int, hub_round: int) -> None:
+    def __init__(self, message: HubMessage) -> None:
         self.message = message
-        self.number = number
-        self.round = hub_round  # the hub connection on which it came last
-        self.owed = True  # the hub waits for PUBACK on that connection, and it is the present one
+        self.owed = True  # the hub waits for PUBACK on the present connection
         self.stage = Stage.WAITING
         self.packet_id = 0
 
@@ -65,15 +65,16 @@ class Delivery:
 
 
 class Deliveries:
-    """In the order in which the hub sent them first."""
+    """In the order in which the hub sent them on its present connection; behind those what it may send again."""
 
-    __slots__ = ("_entries", "_last_number", "_reached", "_round")
+    __slots__ = ("_entries", "_passed", "_told", "_told_before")
 
     def __init__(self) -> None:
         self._entries: list[Delivery] = []
-        self._last_number = 0
-        self._round = 0
-        self._reached = 0  # the newest entry the hub has sent on the present connection
+        self._passed = 0  # so many of them the present connection has sent, or has passed over
+        # What the hub was told of last, on this connection and on the one before: whether it heard so is not known.
+        self._told: deque[int] | None = None
+        self._told_before: deque[int] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -82,32 +83,28 @@ class Deliveries:
 
     def new_connection(self) -> None:
         """From here on the hub sends again what it still has; what the device never had comes that way too."""
-        self._round += 1
-        self._reached = 0
+        self._passed = 0
+        self._told, self._told_before = None, self._told
         self._entries = [entry for entry in self._entries if entry.stage is not Stage.WAITING]
         for entry in self._entries:
             entry.owed = False
 
     def offer(self, message: HubMessage) -> Offer:
-        """The hub sent a message with QoS 1. `settle` afterwards."""
-        for entry in self._entries:
-            if (
-                entry.round < self._round
-                and entry.number > self._reached
-                and entry.message.topic == message.topic
-                and entry.message.payload == message.payload
-            ):
+        """The hub sent a message. `settle` afterwards."""
+        for at in range(self._passed, len(self._entries)):
+            entry = self._entries[at]
+            if entry.message.topic == message.topic and entry.message.payload == message.payload:
                 entry.message = message
-                entry.round = self._round
                 entry.owed = True
-                self._reached = entry.number
+                self._passed = at + 1
                 return Offer.JOINED
-        self._last_number += 1
-        self._reached = self._last_number
+        if self._told_before is None or _likeness(message) not in self._told_before:
+            self._passed = len(self._entries)
         self._drop_passed()
         if len(self._entries) >= MAX_HELD:
             return Offer.NO_ROOM
-        self._entries.append(Delivery(message, self._last_number, self._round))
+        self._entries.insert(self._passed, Delivery(message))
+        self._passed += 1
         return Offer.NEW
 
     def settle(self, tell: Callable[[HubMessage], bool]) -> int:
@@ -122,20 +119,20 @@ class Deliveries:
             entry = self._entries[0]
             entry.owed = False
             if not tell(entry.message):
+                self._passed = 0  # this connection sends nothing more
                 break
             told += 1
-            if entry in self._entries:
-                self._entries.remove(entry)
+            if self._told is None:
+                self._told = deque(maxlen=WINDOW_MESSAGES)
+            self._told.append(_likeness(entry.message))
             self._drop_passed()
         return told
 
     def _drop_passed(self) -> None:
-        """Nobody asks any more for what the device is done with and the hub has passed over."""
-        while self._entries:
-            entry = self._entries[0]
-            if entry.stage is not Stage.DONE or entry.owed or entry.number >= self._reached:
-                return
+        """Nobody asks any more for what the device is done with, and the hub has been told of or has passed over."""
+        while self._passed and self._entries[0].stage is Stage.DONE and not self._entries[0].owed:
             del self._entries[0]
+            self._passed -= 1
 
     # The device
 
@@ -170,3 +167,8 @@ class Deliveries:
             if entry.stage is Stage.AT_DEVICE:
                 entry.stage = Stage.WAITING
                 entry.packet_id = 0
+
+
+def _likeness(message: HubMessage) -> int:
+    """Equal for equal messages. Two different ones that share it cost a double at the most."""
+    return hash((message.topic, message.payload))

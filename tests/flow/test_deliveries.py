@@ -117,6 +117,27 @@ def test_what_the_hub_sends_again_joins_what_the_device_still_has() -> None:
     assert ledger.settle(hub.tell) == 3
 
 
+def test_one_whose_receipt_was_lost_comes_twice_and_those_behind_it_do_not() -> None:
+    ledger, hub = Deliveries(), Hub()
+    for text in ("a", "b", "c"):
+        ledger.offer(message(text))
+    send_all(ledger)
+    ledger.acknowledged(1)
+    assert ledger.settle(hub.tell) == 1, "and then the line breaks"
+    ledger.new_connection()
+    offers = [ledger.offer(message(text)) for text in ("a", "b", "c", "d")]
+    assert offers == [Offer.NEW, Offer.JOINED, Offer.JOINED, Offer.NEW]
+    assert send_all(ledger, 4) == ["a", "d"]
+    for packet_id in (2, 3):
+        ledger.acknowledged(packet_id)
+    assert ledger.settle(hub.tell) == 0, "the hub waits for the receipt of the first"
+    for packet_id in (4, 5):
+        ledger.acknowledged(packet_id)
+    assert ledger.settle(hub.tell) == 4
+    assert hub.told == ["a", "a", "b", "c", "d"]
+    assert len(ledger) == 0
+
+
 def test_equal_messages_join_one_by_one() -> None:
     ledger = Deliveries()
     for _ in range(2):
