@@ -8,8 +8,8 @@
     DELETE /cloud-messages {"identity"}          -> {"purged"}
     POST   /desired {"identity", "patch"}        -> {"told"}
     GET    /twin?identity=                       -> both sections with their versions, and whether it is connected
-    GET    /session?identity=                    -> {"connected", "subscriptions" {filter: QoS}}: no service shows it; it
-                                                 says whether a device already listens
+    GET    /session?identity=                    -> {"connected", "subscriptions" {filter: QoS}}: no service shows it;
+                                                 it says whether a device already listens
     POST   /methods {"identity", "method", "payload", "seconds", "connect_seconds"}     -> {"status", "body"}
 
 A method for a device that is not online is answered 404 with code 404103, one without an answer 504 with code 504101,

@@ -96,10 +96,14 @@ async def test_straight_at_the_hub_websockets_make_no_difference(story: str) -> 
     assert difference(await alone(story), await straight(story, websockets=True)) == ""
 
 
-async def test_the_node_sdk_finds_everything_the_same_too(tmp_path: Path) -> None:
-    told = await straight(client=node_client())
+@pytest.mark.parametrize("websockets", [False, True], ids=["mqtt", "websockets"])
+async def test_the_node_sdk_finds_everything_the_same_too(tmp_path: Path, websockets: bool) -> None:
+    client = node_client()
+    if websockets:
+        need_port(WEBSOCKET_PORT)
+    told = await straight(client=client)
     assert told[-1] == "end {}"
-    assert difference(told, await through_the_gateway(tmp_path, client=node_client())) == ""
+    assert difference(told, await through_the_gateway(tmp_path, client=client, websockets=websockets)) == ""
 
 
 async def test_two_runs_straight_at_the_hub_are_the_same() -> None:
