@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gatewayd.flow.deliveries import MAX_HELD, WINDOW_BYTES, WINDOW_MESSAGES, Deliveries, Offer
 from gatewayd.upstream.hub_message import HubMessage
 
@@ -240,3 +243,116 @@ def test_at_the_bound_a_message_stays_with_the_hub() -> None:
     ledger.acknowledged(1)
     ledger.settle(hub.tell)
     assert ledger.offer(message("more")) is Offer.NEW
+
+
+class Line:
+    """A hub that keeps what it has no PUBACK for, a line that may break unnoticed, and a device that acknowledges in
+    order. `heard` is what the device was sent.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Deliveries()
+        self.queue: list[str] = []
+        self.heard: list[str] = []
+        self.at_device: list[int] = []
+        self.lost_receipts = 0
+        self.works = True  # the hub hears our PUBACKs
+        self.is_known_broken = False
+        self._last_id = 0
+
+    def send(self, text: str) -> None:
+        self.queue.append(text)
+        if self.works:
+            self._offer(text)
+
+    def acknowledge(self) -> None:
+        """The device acknowledges the oldest it has."""
+        if self.at_device:
+            assert self.ledger.acknowledged(self.at_device.pop(0))
+            self._settle()
+
+    def break_unnoticed(self) -> None:
+        self.works = False
+
+    def notice(self) -> None:
+        self.works = False
+        self.is_known_broken = True
+
+    def reconnect(self) -> None:
+        self.works, self.is_known_broken = True, False
+        self.ledger.new_connection()
+        for text in tuple(self.queue):
+            self._offer(text)
+
+    def _offer(self, text: str) -> None:
+        assert self.ledger.offer(message(text)) is not Offer.NO_ROOM
+        self._settle()
+        self._pump()
+
+    def _pump(self) -> None:
+        while (entry := self.ledger.next_to_send()) is not None:
+            self._last_id += 1
+            self.ledger.sent(entry, self._last_id)
+            self.at_device.append(self._last_id)
+            self.heard.append(entry.message.payload.decode())
+
+    def _settle(self) -> None:
+        self.ledger.settle(self._tell)
+        self._pump()
+
+    def _tell(self, hub_message: HubMessage) -> bool:
+        if self.is_known_broken:
+            return False
+        if self.works:
+            assert self.queue.pop(0) == hub_message.payload.decode(), "in the order of the hub"
+        else:
+            self.lost_receipts += 1
+        return True
+
+
+STEPS = st.lists(
+    st.sampled_from(["send", "send", "acknowledge", "acknowledge", "break", "notice", "reconnect"]),
+    max_size=60,
+)
+
+
+def live(steps: list[str], texts: list[str]) -> tuple[Line, list[str]]:
+    """Take the steps, then let everything end well; what was sent."""
+    line = Line()
+    sent: list[str] = []
+    for step in steps:
+        match step:
+            case "send" if len(line.queue) < 40:
+                text = texts[len(sent) % len(texts)]
+                sent.append(text)
+                line.send(text)
+            case "acknowledge":
+                line.acknowledge()
+            case "break":
+                line.break_unnoticed()
+            case "notice":
+                line.notice()
+            case "reconnect":
+                line.reconnect()
+    line.reconnect()
+    while line.at_device:
+        line.acknowledge()
+    assert line.queue == []
+    assert len(line.ledger) == 0
+    return line, sent
+
+
+@given(STEPS)
+def test_whatever_breaks_all_come_in_order_and_only_lost_receipts_make_doubles(steps: list[str]) -> None:
+    line, sent = live(steps, [str(number) for number in range(60)])
+    assert list(dict.fromkeys(line.heard)) == sent
+    assert len(line.heard) - len(sent) <= line.lost_receipts
+
+
+@given(STEPS, st.lists(st.sampled_from(["on", "off"]), min_size=1, max_size=5))
+def test_whatever_breaks_no_command_is_lost_because_it_equals_another(
+    steps: list[str], texts: list[str]
+) -> None:
+    line, sent = live(steps, texts)
+    for text in set(texts):
+        assert line.heard.count(text) >= sent.count(text)
