@@ -20,6 +20,7 @@ from gatewayd.daemon import start
 from gatewayd.daemon.assembly import Gateway
 from gatewayd.daemon.config import Config
 from gatewayd.daemon.exit_codes import ExitCode
+from gatewayd.daemon.garbage import search_seldom
 from gatewayd.daemon.process_limits import raise_limits
 from gatewayd.daemon.progress import Stall
 from gatewayd.daemon.reload import Reloader, ReloadOutcome
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def serve(startup: Startup, clock: Clock) -> int:
     """Live until told to stop; the exit code."""
     limits = raise_limits()
+    search_seldom()
     devices = startup.devices or 0
     if devices > limits.devices:
         _LOG.warning(

@@ -72,6 +72,7 @@ def level_of_the_loggers() -> Iterator[None]:
 def no_limits_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits cannot be given back, and this process has other tests to run."""
     monkeypatch.setattr(lifecycle, "raise_limits", lambda: ProcessLimits(open_files=1024))
+    monkeypatch.setattr(lifecycle, "search_seldom", lambda: None)
 
 
 @pytest.fixture
