@@ -76,6 +76,24 @@ def test_what_the_unit_says_is_what_the_daemon_does() -> None:
     assert int(setting("TimeoutStopSec", text)[0]) > duration(deadline.kind.at_most)
 
 
+def test_the_outbox_has_a_folder_of_its_own_that_outlives_a_start() -> None:
+    text = UNIT.read_text()
+    [folder] = setting("StateDirectory", text)
+    outbox = next(one for one in settings() if one.path == "outbox.path")
+    assert Path(str(outbox.default).strip('"')).parent == Path("/var/lib") / folder
+    assert setting("StateDirectoryMode", text) == ["0700"]
+
+
+def test_the_folder_of_the_status_socket_is_made_and_others_may_pass_through_it() -> None:
+    text = UNIT.read_text()
+    [folder] = setting("RuntimeDirectory", text)
+    assert setting("RuntimeDirectoryMode", text) == ["0755"]
+    told = re.findall(r'"unix:(/run/[^"]*)"', (UNIT.parents[1] / "docs" / "configuration.md").read_text())
+    assert told
+    assert {Path(one).parent for one in told} == {Path("/run") / folder}
+    assert "AF_UNIX" in setting("RestrictAddressFamilies", text)[0]
+
+
 def test_no_core_is_dumped_and_no_memory_is_written_and_executed() -> None:
     text = UNIT.read_text()
     assert setting("LimitCORE", text) == ["0"]
@@ -91,9 +109,11 @@ if libc.prctl(65, 1, 0, 0, 0):
 os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
 """
 THE_DAEMONS_WORK = """
-import asyncio, base64, ssl
+import asyncio, base64, pathlib, ssl, tempfile, time
 from gatewayd.clock import kernel_clock_synchronized
-from gatewayd.daemon import config_examination, logs, status_server, systemd, watchdog
+from gatewayd.daemon import assembly, config_examination, logs, status_server, systemd, watchdog
+from gatewayd.store.messages import Health, WhenFull
+from gatewayd.store.store_thread import Store
 from gatewayd.tokens.key_table import KeyTable
 from gatewayd.tokens.signer import Signer
 kernel_clock_synchronized()
@@ -101,7 +121,15 @@ ssl.create_default_context()
 table = KeyTable(1)
 index = table.add("d", bytearray(base64.b64encode(bytes(32))), "h/devices/d")
 assert Signer(table).sign_one(index, 2_000_000_000).startswith(b"SharedAccessSignature ")
-asyncio.run(asyncio.sleep(0))
+async def keep(folder):
+    loop = asyncio.get_running_loop()
+    store = Store(loop, pathlib.Path(folder) / "outbox.db", max_bytes=1 << 20, when_full=WhenFull.STOP,
+                  wall=time.time, on_health=lambda health: None, on_dropped=lambda *what: None)
+    await store.open()
+    assert store.health is Health.OK
+    await store.close()
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(keep(folder))
 """
 WRITES_AND_EXECUTES = (
     "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"
