@@ -44,7 +44,7 @@ from gatewayd.store.lock import StoreLock
 from gatewayd.store.messages import Contents, Health, StoredMessage
 from gatewayd.store.reserve import Reserve
 from gatewayd.store.retention import Retention
-from gatewayd.store.schema import PAGE_SIZE, WAL_BYTES, open_database, wal_path
+from gatewayd.store.schema import PAGE_SIZE, WAL_BYTES, WAL_FRAME, open_database, wal_round
 from gatewayd.store.seq_ranges import SeqRanges
 
 # A damaged page is found when it is read. To look at all of them before the first message costs a read of the file:
@@ -115,7 +115,8 @@ class Keeper:
         self._expiring: float | None = None  # more is over at this time than one transaction takes
         self._next_seq = 1
         self._reserved = 1  # seqs below are reserved on disk
-        self._wal_seen = 0  # size of the WAL after the last checkpoint
+        self._wal_seen = 0  # how much of the WAL's round the last checkpoint has seen
+        self._wal_copied = b""  # the round that is copied whole, by its salts
         self._out: list[Delivery] = []
 
     @property
@@ -343,14 +344,16 @@ class Keeper:
     def _checkpoint(self, *, whole: bool = False) -> None:
         database = self._database
         assert database is not None
-        size = _size_of_file(wal_path(self._path))
-        if not whole and size < self._wal_seen + WAL_BYTES:
+        salts, is_due = wal_round(self._path, self._wal_seen + WAL_BYTES)
+        if not whole and (not is_due or salts == self._wal_copied):
             return
         busy, frames, copied = database.execute(
             f"PRAGMA wal_checkpoint({'RESTART' if whole else 'PASSIVE'})"
         ).fetchone()
-        # All copied: the next commit writes from the start. Otherwise somebody reads; look again one size later.
-        self._wal_seen = 0 if frames == copied and not busy else size
+        # All copied: the next commit begins a round. Otherwise somebody reads; look again one size later.
+        all_copied = frames == copied and not busy
+        self._wal_copied = salts if all_copied else b""
+        self._wal_seen = 0 if all_copied else frames * WAL_FRAME
         if self._wal_seen >= WAL_BOUND:
             raise sqlite3.OperationalError(
                 "the WAL is at its bound: another process reads the outbox for too long"
@@ -497,7 +500,7 @@ class Keeper:
         leased = self._backlog.leases()
         self._backlog = outbox.load(database, leased, self._settled)
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
-        self._wal_seen = 0
+        self._wal_seen, self._wal_copied = 0, b""
         if not self._is_failing:
             self._succeed()
 

@@ -31,6 +31,9 @@ PAGE_SIZE = 4096
 # in which messages can be deleted when the file system is full.
 WAL_BYTES = 1024 * 1024
 
+WAL_HEADER = 32
+WAL_FRAME = 24 + PAGE_SIZE
+
 # Seconds SQLite waits for another process that reads; `gatewayd outbox` holds its locks for milliseconds.
 BUSY_SECONDS = 1.0
 
@@ -125,6 +128,21 @@ def migrate(database: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS
 def wal_path(path: Path) -> Path:
     """Where SQLite keeps the write-ahead log of a file."""
     return path.with_name(path.name + "-wal")
+
+
+def wal_round(path: Path, size: int) -> tuple[bytes, bool]:
+    """The salts of the log's present round, and whether the round has grown to `size` bytes.
+
+    The file itself keeps its size over all rounds; a frame belongs to the round whose salts it carries ("WAL-mode File
+    Format" of sqlite.org). SQLite holds no locks on this file that another descriptor's end would drop.
+    """
+    try:
+        with wal_path(path).open("rb") as log:
+            salts = log.read(WAL_HEADER)[16:24]
+            log.seek(WAL_HEADER + size // WAL_FRAME * WAL_FRAME + 8)
+            return salts, bool(salts) and log.read(8) == salts
+    except FileNotFoundError:
+        return b"", False
 
 
 def _make_private(path: Path) -> None:

@@ -483,3 +483,13 @@ def test_a_reader_that_stays_makes_a_state_of_it_and_not_a_full_disk(
     rig.probe()
     assert isinstance(rig.append(new()), tuple)
     rig.close()
+
+
+def test_the_log_is_copied_when_it_has_grown_and_not_at_every_commit(rig: KeeperRig, path: Path) -> None:
+    for _ in range(600):
+        rig.append(new(payload=bytes(4000)))
+        rig.keeper.empty_wal()
+    rounds = int.from_bytes(wal_path(path).read_bytes()[12:16], "big")
+    # A commit of such a message writes two or three pages.
+    assert 2 <= rounds <= 600 * 4 * PAGE_SIZE // WAL_BYTES + 1
+    assert wal_path(path).stat().st_size < 2 * WAL_BYTES
