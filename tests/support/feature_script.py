@@ -340,8 +340,8 @@ def renewal_story(script: Json) -> None:
     identity = script["device"]
     cloud = Cloud(script["control"], identity)
     client = azure(sdk.IoTHubDeviceClient, script, identity, sastoken_ttl=RENEWED_SOON_SECONDS)
-    connected, got, changes = queue.Queue[bool](), queue.Queue[Any](), queue.Queue[Json]()
-    client.on_connection_state_change = lambda: connected.put(client.connected)
+    changed, got, changes = queue.Queue[None](), queue.Queue[Any](), queue.Queue[Json]()
+    client.on_connection_state_change = lambda: changed.put(None)
     client.connect()
     client.on_message_received = got.put
     client.on_twin_desired_properties_patch_received = changes.put
@@ -349,7 +349,9 @@ def renewal_story(script: Json) -> None:
         sdk.MethodResponse.create_from_method_request(request, 200, request.payload)
     )
     until(lambda: "404103" not in cloud.call("echo", None), "the handler is subscribed")
-    say("connection", states=[connected.get(timeout=WITHIN_SECONDS) for _ in range(3)])
+    for _ in range(3):
+        changed.get(timeout=WITHIN_SECONDS)  # connected, gone, connected
+    say("renewed")
     number = cloud.send(body="after the renewal")
     say("client has message", body=got.get(timeout=WITHIN_SECONDS).data.decode())
     cloud.completed(number)
