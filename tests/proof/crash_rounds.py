@@ -54,6 +54,8 @@ TROUBLES: Final = (
     "puback_drop",
 )
 CALLS: Final = ("pwrite64", "fdatasync", "sendto")
+WRITES: Final = ("pwrite64", "fdatasync")
+BEFORE_READY = -1.0
 LONGEST_COUNT: Final = {"pwrite64": 120, "fdatasync": 30, "sendto": 600}
 
 
@@ -73,7 +75,8 @@ class Settings:
 class Round:
     """When the daemon dies, counted from its start or from its READY, and what the hub does meanwhile.
 
-    With a `call`: at the `count`th of these system calls from `kill_after` on.
+    With a `call`: at the `count`th of these system calls from `kill_after` on. The trouble begins `trouble_after`
+    seconds after READY, or with the start of the daemon where that is negative.
     """
 
     starting: bool
@@ -113,24 +116,25 @@ class Report:
 def plan(seed: int, rounds: int, *, at_calls: bool = True) -> list[Round]:
     """The rounds of a seed."""
     chance = random.Random(seed)
-    found = []
-    for _ in range(rounds):
-        starting = chance.random() < 0.12
-        call = chance.choice(CALLS) if chance.random() < 0.4 else ""
-        count = chance.randint(1, LONGEST_COUNT[call]) if call else 0
-        after = chance.uniform(0.0, 0.6) if starting else chance.uniform(0.1, 1.6)
-        found.append(
-            Round(
-                starting=starting,
-                kill_after=after * 0.5 if call else after,
-                call=call if at_calls and not starting else "",
-                count=count,
-                trouble=chance.choice(TROUBLES),
-                trouble_after=chance.uniform(0.0, 0.9),
-                trouble_seconds=chance.choice([chance.uniform(0.2, 0.8), chance.uniform(0.8, 3.0)]),
-            )
-        )
-    return found
+    return [_plan_one(chance, at_calls=at_calls) for _ in range(rounds)]
+
+
+def _plan_one(chance: random.Random, *, at_calls: bool) -> Round:
+    starting = chance.random() < 0.12
+    call = chance.choice(CALLS) if chance.random() < 0.4 and not starting else ""
+    count = chance.randint(1, LONGEST_COUNT[call]) if call else 0
+    trouble = chance.choice(TROUBLES)
+    after = chance.uniform(0.0, 0.6) if starting else chance.uniform(0.1, 1.6)
+    return Round(
+        starting=starting,
+        kill_after=after * 0.5 if call else after,
+        call=call if at_calls else "",
+        count=count,
+        # Only what goes to the outbox is written and synced.
+        trouble="away" if call in WRITES else trouble,
+        trouble_after=chance.choice([BEFORE_READY, 0.0, chance.uniform(0.0, 0.8)]),
+        trouble_seconds=chance.choice([chance.uniform(0.2, 0.8), chance.uniform(0.8, 3.0)]),
+    )
 
 
 async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = lambda _line: None) -> Report:
@@ -156,11 +160,12 @@ async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = la
 
 
 async def _play(each: Round, rig: ProofRig, report: Report) -> None:
-    started = monotonic()
-    async with rig.daemon(ready=False) as daemon, beside(_trouble(each, rig.hub)):
+    started, ready = monotonic(), asyncio.Event()
+    async with rig.daemon(ready=False) as daemon, beside(_trouble(each, rig.hub, ready)):
         if not each.starting:
             await daemon.until_notified("READY=1")
             report.starts.append(round(monotonic() - started, 3))
+            ready.set()
         await asyncio.sleep(each.kill_after)
         report.killed[await _kill(each, daemon)] += 1
         report.killed_with_unreceipted += rig.fleet.unreceipted > 0
@@ -184,8 +189,10 @@ async def _kill(each: Round, daemon: DaemonProcess) -> str:
     return "starting" if each.starting else "serving"
 
 
-async def _trouble(each: Round, hub: HubProcess) -> None:
-    await asyncio.sleep(each.trouble_after)
+async def _trouble(each: Round, hub: HubProcess, ready: asyncio.Event) -> None:
+    if each.trouble_after >= 0:
+        await ready.wait()
+        await asyncio.sleep(each.trouble_after)
     match each.trouble:
         case "none":
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.proof.custody import Said
@@ -17,6 +17,8 @@ from tests.proof.keeping_fleet import telemetry
 PAGE = 4096
 WAL_HEADER = 32
 FRAME_HEADER = 24
+# More than a row has before its property bag: sizes and kinds, identity, numbers, the rest of the topic.
+ROW_HEAD = 100
 
 
 def wal_of(path: Path) -> Path:
@@ -35,11 +37,10 @@ def wal_frames(wal: Path) -> list[int]:
     return found
 
 
-def is_commit(wal: Path, at: int) -> bool:
-    """The frame ends a transaction: it says how many pages the database has then."""
-    with wal.open("rb") as file:
-        file.seek(at)
-        return bool(struct.unpack(">II", file.read(8))[1])
+def wal_commits(wal: Path) -> list[int]:
+    """Those frames that end a transaction: they say how many pages the database has then."""
+    data = wal.read_bytes()
+    return [at for at in wal_frames(wal) if struct.unpack_from(">I", data, at + 4)[0]]
 
 
 def tear(wal: Path, at: int) -> None:
@@ -72,13 +73,20 @@ def pages_of(path: Path) -> int:
     return path.stat().st_size // PAGE
 
 
-def still_there(path: Path, said: Iterable[Said]) -> set[Said]:
-    """Those of `said` whose words are in the file, all of them."""
+def cells(path: Path, said: Iterable[Said]) -> dict[Said, bytes]:
+    """Of each message that is in the file: its words, and what its row has before them."""
     data = path.read_bytes()
-    found = set()
+    found = {}
     for name, number in said:
         bag, payload = telemetry(name, number)
-        at = data.find(f"{bag}".encode() + payload)
+        words = bag.encode() + payload
+        at = data.find(words)
         if at >= 0:
-            found.add((name, number))
+            found[name, number] = data[max(0, at - ROW_HEAD) : at + len(words)]
     return found
+
+
+def still_there(path: Path, rows: Mapping[Said, bytes]) -> set[Said]:
+    """Those of `rows` that are in the file as they were."""
+    data = path.read_bytes()
+    return {said for said, row in rows.items() if row in data}
