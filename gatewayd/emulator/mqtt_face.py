@@ -19,6 +19,7 @@ from gatewayd.emulator.faults import FaultKind
 from gatewayd.emulator.hub_state import HubState
 from gatewayd.emulator.late_flow import LateFlow
 from gatewayd.emulator.sas_check import RENEW_TEXT, AuthCause
+from gatewayd.emulator.token_end import TokenEnd
 from gatewayd.emulator.topics import IdentityTopics, TopicKind
 from gatewayd.protocol.mqtt.events import (
     Closed,
@@ -37,9 +38,6 @@ from gatewayd.transport.deadline_wheel import Deadline
 
 # How long a CONNECT without an answer (a fault) is left open; clients give up after 30 to 60 s.
 NO_CONNACK_SECONDS = 120.0
-
-# The wheel keeps what is filed until its time; so nothing is filed further ahead than this, and looked at again then.
-EXPIRY_LOOK_SECONDS = 60.0
 
 # What the core's verdict on a device is called in the hub's log; what is not here is a protocol error.
 _CODES = {
@@ -61,7 +59,6 @@ class MqttFace:
     """One connection, from the end of its TLS handshake on. Give `owner` to the stream."""
 
     __slots__ = (
-        "_allowed",
         "_connect",
         "_connect_read_at",
         "_conversation",
@@ -69,6 +66,7 @@ class MqttFace:
         "_deadline",
         "_hub",
         "_phase",
+        "_token",
         "_traffic",
         "number",
         "owner",
@@ -83,10 +81,10 @@ class MqttFace:
         )
         self.owner = LateFlow(self._conversation, hub.wheel, hub.clock, self._input_delay, self._gone)
         self._phase = _Phase.WAITING
-        self._deadline = Deadline(self._due)  # of a held answer, then of the token
+        self._deadline = Deadline(self._due)  # of a held answer
         self._connect: Connect | None = None
         self._connect_read_at = 0.0
-        self._allowed: ConnectAllowed | None = None
+        self._token: TokenEnd | None = None
         self._traffic: DeviceTraffic | None = None
         hub.all.add(self)
 
@@ -107,9 +105,8 @@ class MqttFace:
 
     def plan_expiry(self) -> None:
         """File the moment at which the token, and with it this connection, ends."""
-        if self._phase is _Phase.OPEN and self._allowed is not None:
-            left = self._allowed.expiry + self._hub.settings.grace_seconds - self._hub.wall()
-            self._hub.wheel.set(self._deadline, self._hub.now() + min(max(0.0, left), EXPIRY_LOOK_SECONDS))
+        if self._phase is _Phase.OPEN and self._token is not None:
+            self._token.plan()
 
     def publish(self, topic_filter: str, topic: str, payload: bytes) -> bool:
         """QoS 0 to the device, if it has subscribed to `topic_filter`."""
@@ -180,7 +177,6 @@ class MqttFace:
         hub.counts.connect(now)
         if hub.take_fault(FaultKind.NO_CONNACK, self.name) is not None:
             hub.wheel.set(self._deadline, now + NO_CONNACK_SECONDS)
-            self._allowed = None
             self._log(Operation.CONNECT, HubCode.UNAVAILABLE, cause="no_connack")
             return
         admission = hub.throttle.admit(now)
@@ -238,7 +234,7 @@ class MqttFace:
         fresh_ids = not hub.settings.keep_packet_ids
         present = stored.open(clean=connect.clean_session, lost=lost or lies, fresh_ids=fresh_ids)
         stored.sweep(hub.now(), hub.wall())
-        self._allowed = allowed
+        self._token = TokenEnd(hub, allowed.expiry, self._token_ended)
         self._traffic = DeviceTraffic(
             hub, self._core, self._conversation, IdentityTopics.of(self.name), self.end, self.number
         )
@@ -263,19 +259,15 @@ class MqttFace:
     # Time
 
     def _due(self, now: float) -> None:
-        """A held CONNECT may go on, or a token and its grace have ended."""
-        if self._phase is _Phase.HELD and self._connect is not None:
-            if now - self._connect_read_at >= NO_CONNACK_SECONDS:
-                self.end(HubCode.UNAVAILABLE, "no_connack")
-            else:
-                self._judge(self._connect)
+        """A held CONNECT may go on."""
+        if self._phase is not _Phase.HELD or self._connect is None:
             return
-        if self._phase is not _Phase.OPEN or self._allowed is None:
-            return
-        late = self._hub.wall() - self._allowed.expiry - self._hub.settings.grace_seconds
-        if late < 0:
-            self.plan_expiry()
-            return
+        if now - self._connect_read_at >= NO_CONNACK_SECONDS:
+            self.end(HubCode.UNAVAILABLE, "no_connack")
+        else:
+            self._judge(self._connect)
+
+    def _token_ended(self, late: float) -> None:
         self._log(
             Operation.AUTHORIZATION,
             HubCode.UNAUTHORIZED,
@@ -297,7 +289,8 @@ class MqttFace:
     ) -> None:
         hub = self._hub
         self._phase = _Phase.OVER
-        hub.wheel.set(self._deadline, None)
+        if self._token is not None:
+            self._token.close()
         if hub.open.get(self.name) is self:
             del hub.open[self.name]
         if planned:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from gatewayd.emulator import mqtt_face
+from gatewayd.emulator import token_end
 from gatewayd.emulator.event_log import HubCode, HubEvent, Operation
 from tests.support.emulated_hub import POLICY_KEY, DeskHub, device_key, emulated_hub, sas_token
 from tests.support.raw_device import (
@@ -242,7 +242,7 @@ async def test_forty_tokens_that_end_in_one_instant_are_all_cut_within_100_ms() 
 async def test_a_far_expiry_is_looked_at_again_and_again_until_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mqtt_face, "EXPIRY_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(token_end, "LOOK_SECONDS", 0.05)
     async with emulated_hub("dev-01") as desk:
         expiry = int(desk.clock.wall()) + 2
         token = sas_token(desk.hostname, "dev-01", device_key("dev-01"), expiry)
