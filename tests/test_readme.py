@@ -298,7 +298,7 @@ def test_what_the_sre_asks_a_running_daemon(desk: Sandbox, command: str) -> None
         assert 'gatewayd_hub_errors_total{cause="expired",code="401003"} 0.0' in said
 
 
-def _tell_device(desk: Sandbox, name: str, text: str) -> None:
+def _tell_device(desk: Sandbox, name: str, text: str) -> str:
     (desk.work / name).write_text(desk.moved(text))
     done = subprocess.run(
         [sys.executable, name],
@@ -308,20 +308,30 @@ def _tell_device(desk: Sandbox, name: str, text: str) -> None:
         timeout=2 * WITHIN_SECONDS,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_sdk_reaches_the_hub_on_the_desk_and_then_gatewayd_before_it(desk: Sandbox) -> None:
     text = section("A hub on the desk")
     device = shown_files(text)["device.py"]
-    _tell_device(desk, "device.py", device)
+    [cloud] = [command for command in commands(text) if "/cloud-messages" in command]
+    desk.run(cloud)
+    straight = _tell_device(desk, "device.py", device)
+    assert "a cloud message: b'hi'" in straight
     [instead] = _PYTHON_LINES.findall(text)
     behind = re.sub(r"^    server_verification_cert=.*\n", instead, device, flags=re.MULTILINE)
     assert behind != device
-    _tell_device(desk, "behind.py", behind)
+    desk.run(cloud)
+    assert _tell_device(desk, "behind.py", behind) == straight
     asked = {command: desk.run(command) for command in commands(text) if command.startswith("curl ")}
     summary = json.loads(next(said for command, said in asked.items() if command.endswith("/summary")))
     assert summary["messages_at_hub"] == 2
     assert summary["hub_errors"] == {}
+
+
+def test_what_the_hub_has_waits_on_no_disk(desk: Sandbox) -> None:
+    [command] = [one for one in commands(section("A hub on the desk")) if one.startswith("gatewayd outbox ")]
+    assert desk.run(command) == ""
 
 
 @pytest.mark.parametrize(
