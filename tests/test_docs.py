@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.daemon.config import sections, settings
+from gatewayd.flow.in_flight import Stage as MessageStage
 from gatewayd.protocol.iothub.refusals import (
     TABLE,
     Refusal,
@@ -90,6 +91,22 @@ def test_every_room_and_every_state_is_drawn() -> None:
     reached = {then for then, _ in TRANSITIONS[Mode.STRICT].values()}
     assert {stage for stage in reached if stage.name not in drawn} == set()
     assert Stage.DONE in reached
+
+
+def test_every_module_and_every_stage_that_the_house_names_exists() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rooms = "|".join(path.name for path in (ROOT / "gatewayd").iterdir() if path.is_dir())
+    named = set(re.findall(rf"`((?:{rooms})(?:\.\w+)+)`", text)) - {setting.path for setting in settings()}
+    assert named
+    assert {name for name in named if not _is_module(name)} == set()
+    assert not _is_module("flow.no_such_module")
+    for stage in MessageStage:
+        assert f"| {stage.name} |" in text
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / "gatewayd" / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def test_a_new_import_is_drawn(tmp_path: Path) -> None:
