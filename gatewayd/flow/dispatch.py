@@ -26,6 +26,8 @@ from gatewayd.store.messages import StoredMessage
 
 D2C = "device_to_cloud"
 
+_NEW = Offer.NEW  # a look into an Enum class is dear on Python 3.11
+
 
 class Dispatch:
     """All lanes, and the bound they share."""
@@ -83,12 +85,12 @@ class Dispatch:
         before = ledger.held_bytes
         outcome = ledger.offer(packet_id, message, dup=dup, now=self._monotonic())
         roomy = self._book(lane, ledger.held_bytes - before)
-        if outcome is Offer.NEW:
+        if outcome is _NEW:
             self._received.inc()
         self.pump(lane)
         if self.custody is not None:
             self.custody.watch(lane)
-        if outcome is Offer.JOINED:  # it may be in custody already
+        if outcome is not _NEW:  # it may be in custody already
             self._hand_out_receipts(lane)
         self._pause_if_full(lane)
         self._read_again(roomy)

@@ -42,7 +42,11 @@ class Stage(enum.Enum):
     STORED = "stored"  # on disk, which is as good to the device
 
 
-_IN_CUSTODY: Final = (Stage.AT_HUB, Stage.STORED)
+# A look into an Enum class costs as much as three calls on Python 3.11, and these are looked at for every message.
+_WAITING, _STORING, _SENT, _AT_HUB, _STORED = Stage
+_NEW, _JOINED = Offer
+
+_IN_CUSTODY: Final = (_AT_HUB, _STORED)
 # The packet id of a message that no device waits for.
 NO_RECEIPT: Final = 0
 
@@ -57,7 +61,7 @@ class Held:
         self.message = message
         self.received_at = received_at
         self.claimed = True
-        self.stage = Stage.WAITING
+        self.stage = _WAITING
         self.handle = 0
         self.storing = False  # the outbox has not answered yet
 
@@ -115,12 +119,12 @@ class InFlight:
             if not held.claimed:
                 held.claimed = True
                 self._unclaimed -= 1
-            return Offer.JOINED
+            return _JOINED
         if self._at_bound:
             self.forget_strays()
         self._held.append(Held(packet_id, message, now))
         self._bytes += message.size
-        return Offer.NEW
+        return _NEW
 
     def hold_qos0(self, message: Telemetry, *, now: float) -> bool:
         """A PUBLISH with QoS 0 has to wait its turn; False when there is no room for it."""
@@ -142,9 +146,9 @@ class InFlight:
     def next_to_send(self) -> Held | None:
         """The oldest message not yet handed to the hub session; None while it is on its way to the outbox."""
         for held in self._held:
-            if held.stage is Stage.WAITING:
+            if held.stage is _WAITING:
                 return held
-            if held.stage is Stage.STORING:
+            if held.stage is _STORING:
                 return None
         return None
 
@@ -153,14 +157,14 @@ class InFlight:
         if held.message.qos == 0:
             self._drop(self._held.index(held))
             return
-        held.stage = Stage.SENT
+        held.stage = _SENT
         held.handle = handle
 
     def acknowledged(self, handle: int) -> None:
         """The hub acknowledged what it was sent under `handle`; an unknown handle is nothing of ours."""
         for held in self._held:
-            if held.stage is Stage.SENT and held.handle == handle:
-                self._into_custody(held, Stage.AT_HUB)
+            if held.stage is _SENT and held.handle == handle:
+                self._into_custody(held, _AT_HUB)
                 return
 
     def receipts(self) -> list[Held]:
@@ -181,8 +185,8 @@ class InFlight:
     def unsend(self) -> None:
         """The hub session is gone with its memory of what it sent: all that it held waits again."""
         for held in self._held:
-            if held.stage is Stage.SENT:
-                held.stage = Stage.STORING if held.storing else Stage.WAITING
+            if held.stage is _SENT:
+                held.stage = _STORING if held.storing else _WAITING
 
     # The outbox
 
@@ -205,23 +209,23 @@ class InFlight:
         ]
         for held in batch:
             held.storing = True
-            if held.stage is Stage.WAITING:
-                held.stage = Stage.STORING
+            if held.stage is _WAITING:
+                held.stage = _STORING
         return batch
 
     def stored(self, held: Held) -> Stage:
         """The outbox has `held`; what it was until now. SENT: its `handle` names it at the hub session still."""
         was = held.stage
         held.storing = False
-        if was is not Stage.AT_HUB:
-            self._into_custody(held, Stage.STORED)
+        if was is not _AT_HUB:
+            self._into_custody(held, _STORED)
         return was
 
     def not_stored(self, held: Held) -> None:
         """The outbox would not take `held`."""
         held.storing = False
-        if held.stage is Stage.STORING:
-            held.stage = Stage.WAITING
+        if held.stage is _STORING:
+            held.stage = _WAITING
 
     def device_left(self, *, comes_back: bool) -> None:
         """The device is gone. `comes_back`: it kept its session (CleanSession 0) and will resend what is unreceipted.
