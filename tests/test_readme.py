@@ -1,4 +1,5 @@
-"""The README's commands do what it says: each is run here, in a sandbox, or named below with the reason why not.
+"""The README's commands do what it says, and those of the operations page: each is run here, in a sandbox, or named
+below with the reason why not.
 
 Absolute paths become paths of the sandbox, the two loopback addresses become free ones, and the files that the README
 shows are what the commands work on. Nothing else is changed.
@@ -23,12 +24,15 @@ from pathlib import Path
 import pytest
 
 from gatewayd.daemon.config_reference import example
+from gatewayd.message import Identity
 from tests.support.azure_device import own_loopback_address
 from tests.support.config_files import key_text
+from tests.support.outbox_rig import KeeperRig, new
 from tests.support.tls_material import Authority
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 WITHIN_SECONDS = 30.0
 # What runs until it is told to stop, and what each says when it serves.
@@ -78,7 +82,7 @@ class Sandbox:
 
     def moved(self, text: str) -> str:
         """The text with its places and addresses moved here."""
-        text = re.sub(r"(?<![\w.])/(etc|opt|usr)/", rf"{self.root}/\1/", text)
+        text = re.sub(r"(?<![\w.])/(etc|opt|usr|var)/", rf"{self.root}/\1/", text)
         return text.replace("127.0.0.1", self.gateway).replace("127.0.0.2", self.hub)
 
     def write(self, files: dict[str, str]) -> None:
@@ -111,7 +115,7 @@ class Sandbox:
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     root, work = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("work")
-    for folder in ("etc/systemd/system", "opt/gatewayd/bin", "usr/bin"):
+    for folder in ("etc/systemd/system", "opt/gatewayd/bin", "usr/bin", "var/lib/gatewayd"):
         (root / folder).mkdir(parents=True)
     (work / "systemd").symlink_to(ROOT / "systemd")
     (work / "docs").symlink_to(ROOT / "docs")
@@ -339,3 +343,19 @@ def test_what_the_hub_has_waits_on_no_disk(desk: Sandbox) -> None:
 )
 def test_the_desks_configuration_is_good(desk: Sandbox, command: str) -> None:
     assert desk.run(command).rstrip().endswith("good")
+
+
+def test_what_the_operations_page_runs(desk: Sandbox) -> None:
+    outbox = KeeperRig(desk.root / "var/lib/gatewayd/outbox.db")
+    outbox.append(new(Identity("dev-1"), received_at=0.0), new(Identity("dev-2"), received_at=0.0))
+    outbox.close()
+    said = {command: desk.run(command) for command in commands(OPERATIONS) if is_run(command)}
+    [listed] = [text for command, text in said.items() if command.startswith("gatewayd outbox list ")]
+    assert [json.loads(line)["device"] for line in listed.splitlines()] == ["dev-1", "dev-2"]
+    [purged] = [text for command, text in said.items() if command.startswith("gatewayd outbox purge ")]
+    assert json.loads(purged)["deleted"] == 1
+    [exported] = (desk.work / "dev-1.jsonl").read_text().splitlines()
+    assert json.loads(exported)["payload"]
+    token = desk.root / "etc/gatewayd/status-token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert len(token.read_text()) >= 16
