@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatewayd.daemon.status import STATE_NAMES
@@ -26,6 +27,7 @@ from gatewayd.metrics import (
     TWIN_RESULTS,
     Metrics,
 )
+from gatewayd.tallies import TallyFamily, TallyHistogram
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
 _CODE = re.compile(r"`([^`]*)`")
@@ -48,12 +50,17 @@ def documented(page: str) -> dict[str, Family]:
 def scraped() -> dict[str, Family]:
     """Families by the name an operator queries. Those without a series yet show no labels, so the family is asked."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    labels = {
-        f"{family._name}{'_total' if family._type == 'counter' else ''}": frozenset(family._labelnames)
-        for family in vars(metrics).values()
-        if hasattr(family, "_labelnames")
-    }
+    labels: dict[str, frozenset[str]] = {}
+    for family in vars(Metrics(registry)).values():
+        if isinstance(family, MetricWrapperBase):
+            labels[f"{family._name}{'_total' if family._type == 'counter' else ''}"] = frozenset(
+                family._labelnames
+            )
+        elif isinstance(family, TallyFamily | TallyHistogram):
+            [shown] = family.describe()
+            labels[f"{shown.name}{'_total' if shown.type == 'counter' else ''}"] = frozenset(
+                shown._labelnames
+            )
     found: dict[str, Family] = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         name = family.name + ("_total" if family.type == "counter" else "")
