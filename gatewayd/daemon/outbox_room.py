@@ -25,6 +25,7 @@ from gatewayd.flow.hub_sessions import HubSessions
 from gatewayd.flow.storing_rules import StoringRules
 from gatewayd.message import DropReason, Identity
 from gatewayd.metrics import Metrics
+from gatewayd.store.damage import put_aside
 from gatewayd.store.messages import Contents, Health, WhenFull
 from gatewayd.store.store_thread import Store
 from gatewayd.transport.deadline_wheel import DeadlineWheel
@@ -127,6 +128,7 @@ class OutboxRoom:
             contents = await self.store.open()
         except (StoreTooNew, StoreInUse, StoreUnusable) as error:
             raise ConfigError((ConfigProblem("outbox.path", str(error)),)) from error
+        self._damaged = self._newest_damaged()  # of an earlier run, too: a restart takes no file away
         self._say_damage(contents)
         self._take_up(contents)
         if self.store.health is not Health.OK:
@@ -147,15 +149,17 @@ class OutboxRoom:
         """What keeps the daemon from being called ready."""
         if self.store.health in _UNREADY:
             yield Concern(_WORDS[self.store.health], health_remedy(self.health))
+        if self._damaged is not None and not self._damaged.exists():
+            self._damaged = self._newest_damaged()
         if self._damaged is not None:
-            if self._damaged.exists():
-                yield Concern(
-                    f"the outbox was damaged and begun anew; the damaged file is {self._damaged}", QUARANTINED
-                )
-            else:
-                self._damaged = None
+            yield Concern(
+                f"the outbox was damaged and begun anew; the damaged file is {self._damaged}", QUARANTINED
+            )
 
     # Within
+
+    def _newest_damaged(self) -> Path | None:
+        return next(reversed(put_aside(self._path)), None)
 
     def _take_up(self, contents: Contents) -> None:
         strangers = 0

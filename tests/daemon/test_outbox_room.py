@@ -88,6 +88,25 @@ async def test_a_damaged_file_is_put_aside_and_the_daemon_is_not_ready_until_som
         assert rig.gateway.status.ready().good
 
 
+async def test_neither_a_restart_nor_the_newest_of_two_takes_a_damaged_file_off_the_verdict(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"no database at all" * 1000)
+    async with gateway_rig(tmp_path, "dev-01"):
+        (damaged,) = damaged_files(tmp_path)
+    older = tmp_path / "outbox.db.damaged-20200101T000000Z"
+    older.write_bytes(b"")
+    async with gateway_rig(tmp_path, "dev-01") as rig:
+        assert value(rig, "outbox_quarantines_total") == 0
+        device = await RawDevice.connect(rig.site, "dev-01")
+        for one in (damaged, older):
+            assert any(str(one) in reason for reason in rig.gateway.status.ready().reasons)
+            one.unlink()
+        await device.publish(b"at the hub")
+        await device.disconnect()
+        assert rig.gateway.status.ready().good
+
+
 async def test_a_file_of_a_newer_version_ends_the_start_with_the_key_that_names_it(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "outbox.db")) as newer:
         newer.execute("PRAGMA user_version = 999")
