@@ -61,13 +61,15 @@ LONGEST_COUNT: Final = {"pwrite64": 120, "fdatasync": 30, "sendto": 600}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One run. `program` is the daemon, or one with a fault."""
+    """One run. `program` is the daemon, or one with a fault; a `plan` takes the place of the seed's."""
 
     rounds: int = 100
     seed: int = 1
     devices: int = 24
     habit: Habit = HABIT
     program: Sequence[str] = GATEWAYD
+    spill_after: str = "200ms"
+    plan: tuple[Round, ...] = ()
     at_calls: bool = shutil.which("strace") is not None
 
 
@@ -146,8 +148,10 @@ async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = la
         habit=settings.habit,
         seed=settings.seed,
         program=settings.program,
+        outbox=f'spill_after = "{settings.spill_after}"',
     ) as rig:
-        for number, each in enumerate(plan(settings.seed, settings.rounds, at_calls=settings.at_calls)):
+        rounds = settings.plan or plan(settings.seed, settings.rounds, at_calls=settings.at_calls)
+        for number, each in enumerate(rounds):
             await _play(each, rig, report)
             tell(f"round {number + 1}: {each}; {rig.fleet.receipted} receipted, {rig.fleet.unreceipted} not")
         await rig.hub.forget_faults()

@@ -6,8 +6,9 @@ The daemon and the hub are processes of their own, the devices live in this one.
 goes on at its rate, so it must be receipted from the outbox; the daemon's resident memory is read all the while. When
 the hub is back the outbox drains while the devices still send. Then the judge compares (see `custody`).
 
-Exit code 0 when every promise was kept, receipts kept pace with the devices, memory stayed flat, and no second at the
-hub held more than the send throttle allows.
+Exit code 0 when every promise was kept, receipts kept pace with the devices, memory stayed flat, and the hub got no
+more than the send throttle allows. That is taken over some seconds, because the hub notes a message when it comes to
+it, and on a busy machine it comes to many at once; single seconds are shown with the throttle itself, in virtual time.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ WINDOW = 8
 # Memory may grow by this much while the outbox fills: buffers and caches have their first use then, 64 KiB a device
 # would be a copy of the backlog.
 FLAT_MIB = 6.0
-# Clocks of two processes and a send that waits in a buffer blur the edge of a second.
+THROTTLE_WINDOW = 4.0
 THROTTLE_BLUR = 1.10
 KEPT_PACE = 0.9
 
@@ -68,7 +69,7 @@ class Report:
     memory: list[float] = field(default_factory=list)
     memory_peak: float = 0.0
     drain_seconds: float = 0.0
-    sends_peak: int = 0
+    sends_peak: float = 0.0
     complaints: list[str] = field(default_factory=list)
 
     @property
@@ -90,9 +91,7 @@ class Report:
         if self.memory_growth > FLAT_MIB:
             wrong.append(f"memory grew by {self.memory_growth} MiB in the outage")
         if self.sends_peak > THROTTLE_BLUR * self.settings.sends_per_second:
-            wrong.append(
-                f"{self.sends_peak} messages in one second, {self.settings.sends_per_second} allowed"
-            )
+            wrong.append(f"{self.sends_peak} messages a second, {self.settings.sends_per_second} allowed")
         return wrong + [f"the daemon said: {line}" for line in self.complaints]
 
 
@@ -119,7 +118,7 @@ async def run(settings: Settings, folder: Path, tell: Callable[[str], None] = la
         tell(f"drained within {report.drain_seconds:.1f} s of the hub's return")
         report.settled = await rig.settled()
         report.verdict = rig.verdict()
-        report.sends_peak = rig.hub.sends_peak(since=back)
+        report.sends_peak = rig.hub.sends_peak(back, THROTTLE_WINDOW)
         report.complaints = complaints(daemon.output)
     return report
 

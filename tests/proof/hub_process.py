@@ -115,10 +115,12 @@ class HubProcess:
         record = self.records.get(identity)
         return record.first if record is not None else {}
 
-    def sends_peak(self, since: float) -> int:
-        """The most messages in any one second, of those that came from `since` on."""
+    def sends_peak(self, since: float, window: float) -> float:
+        """The most messages a second over any `window` seconds, of those that came from `since` on."""
         times = self._arrivals[bisect_left(self._arrivals, since) :]
-        return max((bisect_left(times, when + 1.0) - at for at, when in enumerate(times)), default=0)
+        return (
+            max((bisect_left(times, when + window) - at for at, when in enumerate(times)), default=0) / window
+        )
 
     async def keep_reading(self) -> None:
         """Until cancelled."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.crash_rounds import Settings, plan, run
+from tests.proof.crash_rounds import BEFORE_READY, Round, Settings, plan, run
 from tests.proof.faulty_daemon import FAULTS, program
 from tests.proof.rig import complaints
 
@@ -24,7 +24,14 @@ async def test_no_receipted_message_is_lost_when_the_daemon_is_killed_again_and_
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_daemon_that_receipts_too_early_is_found_out(fault: str, tmp_path: Path) -> None:
-    report = await run(Settings(rounds=4, seed=11, program=program(fault)), tmp_path)
+    # A hub that is silent keeps messages in memory, one that is away sends them to the outbox at once.
+    rounds = tuple(
+        Round(False, kill_after, "", 0, trouble, BEFORE_READY, 5.0)
+        for kill_after in (1.0, 1.4)
+        for trouble in ("silent", "away")
+    )
+    settings = Settings(seed=11, program=program(fault), spill_after="5s", plan=rounds)
+    report = await run(settings, tmp_path)
     assert report.verdict is not None
     assert report.verdict.lost
     assert not report.holds
