@@ -3,11 +3,11 @@
     python -m tests.proof.crash_rounds [--rounds 100] [--seed 1] [--devices 24] [--rate 30] [--window 6] [--json]
 
 Each round starts the daemon and ends it with SIGKILL: while it starts; up to two seconds after its READY, while devices
-come back, resend and go on; or, where strace is installed, as it is about to make its Nth write to the disk, its Nth
-sync, or its Nth send. In most rounds the hub has a trouble of its own: it is away, silent, loses every connection, or
-acknowledges late or not at all, often beyond the round's end. So messages are on every part of their way when the
-daemon dies: unread, in memory, with the hub, in the outbox, on the way out of it. The hub is a process of its own and
-outlives all rounds, as do the devices. After the last round everything may settle; then the judge compares (see
+come back, resend and go on; while it stops; or, where strace is installed, as it is about to make its Nth write to the
+disk, its Nth sync, or its Nth send. In most rounds the hub has a trouble of its own: it is away, silent, loses every
+connection, or acknowledges late or not at all, often beyond the round's end. So messages are on every part of their way
+when the daemon dies: unread, in memory, with the hub, in the outbox, on the way out of it. The hub is a process of its
+own and outlives all rounds, as do the devices. After the last round everything may settle; then the judge compares (see
 `custody`).
 
 A plan follows from its seed, the moments of a run only nearly so. Exit code 0 when every promise was kept.
@@ -88,12 +88,14 @@ class Round:
     trouble: str
     trouble_after: float
     trouble_seconds: float
+    stops_for: float = 0.0  # told to stop so many seconds before it is killed
 
     def __str__(self) -> str:
         when = f"{'starting' if self.starting else 'serving'} after {self.kill_after:.2f} s"
         call = f" at {self.call} {self.count}" if self.call else ""
         trouble = "" if self.trouble == "none" else f", hub {self.trouble} for {self.trouble_seconds:.1f} s"
-        return f"killed {when}{call}{trouble}"
+        stop = f", told to stop {self.stops_for:.2f} s before" if self.stops_for else ""
+        return f"killed {when}{call}{stop}{trouble}"
 
 
 @dataclass(slots=True)
@@ -136,6 +138,7 @@ def _plan_one(chance: random.Random, *, at_calls: bool) -> Round:
         trouble="away" if call in WRITES else trouble,
         trouble_after=chance.choice([BEFORE_READY, 0.0, chance.uniform(0.0, 0.8)]),
         trouble_seconds=chance.choice([chance.uniform(0.2, 0.8), chance.uniform(0.8, 3.0)]),
+        stops_for=chance.uniform(0.01, 1.0) if chance.random() < 0.15 and not (starting or call) else 0.0,
     )
 
 
@@ -174,7 +177,8 @@ async def _play(each: Round, rig: ProofRig, report: Report) -> None:
         report.killed[await _kill(each, daemon)] += 1
         report.killed_with_unreceipted += rig.fleet.unreceipted > 0
         code = await daemon.ended()
-        assert code == -signal.SIGKILL, f"it ended by itself with {code}: {daemon.output[-20:]}"
+        expected = (-signal.SIGKILL, 0) if each.stops_for else (-signal.SIGKILL,)
+        assert code in expected, f"it ended by itself with {code}: {daemon.output[-20:]}"
         await rig.hub.catch_up()
         report.killed_with_promises += bool(rig.verdict().lost)
 
@@ -189,6 +193,14 @@ async def _kill(each: Round, daemon: DaemonProcess) -> str:
                 pass  # so few calls: by the clock, then
             else:
                 return f"at {each.call}"
+    if each.stops_for:
+        daemon.tell(signal.SIGTERM)
+        try:
+            await daemon.ended(each.stops_for)
+        except TimeoutError:
+            daemon.tell(signal.SIGKILL)
+            return "stopping"
+        return "not at all: it had stopped"
     daemon.tell(signal.SIGKILL)
     return "starting" if each.starting else "serving"
 

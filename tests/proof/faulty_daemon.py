@@ -1,9 +1,13 @@
 """The daemon with a fault in its custody, to show that the proofs can see one. The product has no such switch.
 
-    python -m tests.proof.faulty_daemon FAULT run --config FILE
+    python -m tests.proof.faulty_daemon CHANGE run --config FILE
+
+Faults:
 
 `receipt_at_once`: a message is receipted as it comes, whatever becomes of it.
 `commit_later`: the outbox says that messages are on disk, and commits them a while later.
+
+And one that is none: `check_nothing`: a small outbox is treated as a large one, which is not read whole at a start.
 """
 
 from __future__ import annotations
@@ -66,7 +70,12 @@ def commit_later() -> None:
     _replace(keeper, "open_database", lambda path: LateConnection(really_open(path)))
 
 
-def _replace(owner: Any, name: str, fault: Callable[..., object]) -> None:
+def check_nothing() -> None:
+    """Damage is found when a message is read."""
+    _replace(keeper, "CHECKED_BYTES", 0)
+
+
+def _replace(owner: Any, name: str, fault: object) -> None:
     assert hasattr(owner, name), f"{owner.__name__}.{name} is not there any more: the fault would be none"
     setattr(owner, name, fault)
 
@@ -74,12 +83,15 @@ def _replace(owner: Any, name: str, fault: Callable[..., object]) -> None:
 FAULTS: dict[str, Callable[[], None]] = {fault.__name__: fault for fault in (receipt_at_once, commit_later)}
 
 
-def program(fault: str) -> tuple[str, ...]:
-    """What Python is told to run for a daemon with `fault`."""
-    assert fault in FAULTS
-    return ("-m", "tests.proof.faulty_daemon", fault)
+CHANGES = {**FAULTS, check_nothing.__name__: check_nothing}
+
+
+def program(change: str) -> tuple[str, ...]:
+    """What Python is told to run for a daemon with this change."""
+    assert change in CHANGES
+    return ("-m", "tests.proof.faulty_daemon", change)
 
 
 if __name__ == "__main__":
-    FAULTS[sys.argv.pop(1)]()
+    CHANGES[sys.argv.pop(1)]()
     sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,18 +26,21 @@ from tests.proof.damage import (
     wal_commits,
     wal_of,
 )
+from tests.proof.faulty_daemon import program
 from tests.proof.keeping_fleet import Habit
 from tests.proof.rig import ProofRig, proof_rig
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import GATEWAYD, DaemonProcess
 
 HABIT = Habit(rate=60.0, window=6)
 STORED = 500
 
 
 @asynccontextmanager
-async def full_outbox(folder: Path, *, end: signal.Signals) -> AsyncIterator[tuple[ProofRig, Path]]:
+async def full_outbox(
+    folder: Path, *, end: signal.Signals, program: Sequence[str] = GATEWAYD
+) -> AsyncIterator[tuple[ProofRig, Path]]:
     """Many messages in the outbox, its daemon ended, the hub still away."""
-    async with proof_rig(folder, devices=12, habit=HABIT) as rig:
+    async with proof_rig(folder, devices=12, habit=HABIT, program=program) as rig:
         async with rig.daemon() as daemon:
             await rig.outage()
             await rig.receipts(STORED)
@@ -152,4 +155,22 @@ async def test_what_a_damaged_file_still_has_reaches_the_hub(
         assert not lost & left, f"{len(lost & left)} of {len(left)} that the disk still had are lost; {told}"
         assert as_said(verdict), verdict
         assert put_aside(outbox)
+        assert rig.complaints == []
+
+
+async def test_damage_that_is_found_in_use_costs_no_more_and_no_order(tmp_path: Path) -> None:
+    rigged = full_outbox(tmp_path, end=signal.SIGTERM, program=program("check_nothing"))
+    async with rigged as (rig, outbox):
+        await rig.hub.catch_up()
+        rows = cells(outbox, promised(rig))
+        _one_byte_in_each_tenth_page(outbox)
+        left = still_there(outbox, rows)
+        async with rig.daemon() as daemon:
+            await rig.receipts(100)
+            assert (await daemon.metrics())["gatewayd_outbox_quarantines_total"] == 0, "not seen yet"
+            await drained(rig, daemon)
+            assert (await daemon.metrics())["gatewayd_outbox_quarantines_total"] >= 1
+        verdict = rig.verdict()
+        assert not set(verdict.lost) & left
+        assert as_said(verdict), verdict
         assert rig.complaints == []
