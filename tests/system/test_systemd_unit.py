@@ -15,6 +15,13 @@ from gatewayd.daemon.config_values import CREDENTIALS_OF_THE_UNIT, Duration, dur
 from gatewayd.daemon.exit_codes import ExitCode
 
 UNIT = Path(__file__).parents[2] / "systemd" / "gatewayd.service"
+DROP_INS = [
+    block
+    for page in ("systemd/README.md", "docs/operations.md")
+    for block in re.findall(
+        r"^```ini\n(.*?)^```$", (UNIT.parents[1] / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+]
 # 1.5 on systemd's scale of 0 to 10: what a hardened network daemon can reach.
 THRESHOLD = 15
 
@@ -29,6 +36,10 @@ def setting(name: str, text: str) -> list[str]:
 
 def analyze(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, timeout=60)
+
+
+def systemd_version() -> int:
+    return int(analyze("--version").stdout.split()[1])
 
 
 def verified(folder: Path, text: str) -> str:
@@ -52,6 +63,20 @@ def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_the_unit_would_be_seen(tmp_path: Path, good: str, bad: str) -> None:
     assert verified(tmp_path, UNIT.read_text().replace(good, bad)) != ""
+
+
+@pytest.mark.system
+@needs_systemd_analyze
+@pytest.mark.parametrize("drop_in", DROP_INS)
+def test_systemd_understands_every_drop_in_that_the_pages_show(tmp_path: Path, drop_in: str) -> None:
+    if "Type=notify-reload" in drop_in and systemd_version() < 253:
+        pytest.skip("this systemd is older than 253, which the page names")
+    folder = tmp_path / "gatewayd.service.d"
+    folder.mkdir()
+    (folder / "site.conf").write_text(drop_in)
+    assert verified(tmp_path, UNIT.read_text()) == ""
+    (folder / "site.conf").write_text(re.sub(r"^(\w+)=", r"\1X=", drop_in, count=1, flags=re.MULTILINE))
+    assert verified(tmp_path, UNIT.read_text()) != ""
 
 
 @pytest.mark.system
