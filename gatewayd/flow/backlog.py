@@ -32,12 +32,13 @@ _NOTHING_UNDER_WAY: Final[dict[int, Lease]] = {}
 class Backlog:
     """One device's. Most devices have none, so an empty one is small."""
 
-    __slots__ = ("_ready", "_under_way", "asking", "queued", "stored", "top_priority")
+    __slots__ = ("_ready", "_under_way", "asking", "overtakes", "queued", "stored", "top_priority")
 
     def __init__(self) -> None:
         self.stored = 0  # messages on disk that nobody has leased
         self.top_priority = 0  # no stored or ready message has a higher one
         self.asking = False  # a lease was asked for and has not come
+        self.overtakes = False  # what was asked for may come after what was given back since
         self.queued = False  # it has a place in the order of draining
         self._ready: deque[StoredMessage] | None = None
         self._under_way = _NOTHING_UNDER_WAY
@@ -82,18 +83,25 @@ class Backlog:
         """So many stored messages went by a written rule."""
         self.stored = max(0, self.stored - messages)
 
-    def leased(self, messages: tuple[StoredMessage, ...]) -> None:
-        """What was asked for has come. The outbox knows best: when it gives nothing, nothing is stored."""
+    def leased(self, messages: tuple[StoredMessage, ...]) -> tuple[Lease, ...]:
+        """What was asked for has come. The outbox knows best: when it gives nothing, nothing is stored.
+
+        It did not know what was given back meanwhile: then nothing comes of it, and the answer is what goes back too.
+        """
         self.asking = False
+        overtakes, self.overtakes = self.overtakes, False
+        if overtakes:
+            return tuple(_lease(one) for one in messages)
         self.stored = max(0, self.stored - len(messages)) if messages else 0
         if messages:
             if self._ready is None:
                 self._ready = deque()
             self._ready.extend(messages)
+        return ()
 
     def not_leased(self) -> None:
         """What was asked for cannot be read now; it is stored still."""
-        self.asking = False
+        self.asking = self.overtakes = False
 
     def next(self) -> StoredMessage | None:
         """The message that is to be handed over next."""
@@ -128,13 +136,19 @@ class Backlog:
         ready = self.give_back_ready()
         for lease in under_way:
             self.add(lease.priority)
+        self._given_back(under_way)
         return under_way + ready
 
     def give_back_ready(self) -> tuple[Lease, ...]:
         """What was leased and not handed over is stored again."""
         ready, self._ready = tuple(_lease(one) for one in self._ready or ()), None
         self.stored += len(ready)
+        self._given_back(ready)
         return ready
+
+    def _given_back(self, leases: tuple[Lease, ...]) -> None:
+        if leases and self.asking:
+            self.overtakes = True
 
 
 def _lease(message: StoredMessage) -> Lease:

@@ -136,6 +136,7 @@ class Custody:
         self._leased_bytes = 0
         self._expire_at = 0.0
         self._in_drain = False
+        self._stops = False
         self._stored = metrics.messages.labels("device_to_cloud", "stored")
 
     # What the daemon asks
@@ -170,6 +171,7 @@ class Custody:
 
     def spill_all(self) -> None:
         """Store whatever is held: the daemon stops."""
+        self._stops = True
         for lane in self._dispatch:
             if not lane.in_flight.is_settled:
                 self._spilling[lane] = None
@@ -190,6 +192,9 @@ class Custody:
         """`lane` holds something that is not in custody."""
         if lane.hub_is_down:
             self._spill_soon(lane)
+        self._look_at(lane)
+
+    def _look_at(self, lane: Lane) -> None:
         self._waiting.add(lane)
         if not self._look_is_set:
             self._look_is_set = True
@@ -202,7 +207,7 @@ class Custody:
         """
         self._give_back(lane.backlog.give_back_ready())
         if not lane.in_flight.is_settled:
-            self._waiting.add(lane)
+            self._look_at(lane)
             self._spill_soon(lane)
 
     def _spill_soon(self, lane: Lane) -> None:
@@ -233,12 +238,16 @@ class Custody:
         size = 0
         lanes, self._spilling = self._spilling, {}
         for lane in lanes:
-            for held in lane.in_flight.to_store(qos0=self._policy.store_qos0):
-                batch.append((lane, held))
-                size += held.message.size
-                if len(batch) >= APPEND_MESSAGES or size >= APPEND_BYTES:
-                    self._append(batch)
-                    batch, size = [], 0
+            share = lane.in_flight.to_store(
+                qos0=self._policy.store_qos0, max_messages=APPEND_MESSAGES, max_bytes=APPEND_BYTES
+            )
+            adding = sum(held.message.size for held in share)
+            # What one append takes of a lane is refused or stored as one.
+            if batch and (len(batch) + len(share) > APPEND_MESSAGES or size + adding > APPEND_BYTES):
+                self._append(batch)
+                batch, size = [], 0
+            batch += [(lane, held) for held in share]
+            size += adding
         if batch:
             self._append(batch)
 
@@ -257,8 +266,9 @@ class Custody:
             if isinstance(answer, Health):
                 for lane, held in batch:
                     lane.in_flight.not_stored(held)
-                    self._waiting.add(lane)
                 for lane in dict.fromkeys(lane for lane, _ in batch):
+                    if not lane.in_flight.is_settled:
+                        self._look_at(lane)
                     self._dispatch.pump(lane)
                 return
             self._stored.inc(len(batch))
@@ -267,6 +277,8 @@ class Custody:
             for lane in dict.fromkeys(lane for lane, _ in batch):
                 self._dispatch.in_custody(lane)
                 self.turn(lane)
+                if (self._stops or lane.hub_is_down) and lane.in_flight.waits_since() is not None:
+                    self._spill_soon(lane)  # what came meanwhile
 
         self._store.append(messages, done)
 
@@ -340,8 +352,8 @@ class Custody:
             if isinstance(messages, Health):
                 backlog.not_leased()  # what is stored still comes first: asked again when the outbox is well
                 return
-            backlog.leased(messages)
             self._leased_bytes += sum(one.message.size for one in messages)
+            self._give_back(backlog.leased(messages))
             if lane.hub is None or lane.hub_is_down:
                 self._give_back(backlog.give_back_ready())
             self._dispatch.pump(lane)

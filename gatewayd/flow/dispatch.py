@@ -38,6 +38,7 @@ class Dispatch:
         self._monotonic = monotonic
         self._lanes: dict[Identity, Lane] = {}
         self._paused: dict[Identity, Lane] = {}
+        self._roomy: dict[Lane, None] = {}  # may be read once those whose messages were stored know it
         self._held_bytes = 0
         self._received = metrics.messages.labels(D2C, "received")
         self._sent = metrics.messages.labels(D2C, "sent")
@@ -163,16 +164,19 @@ class Dispatch:
         self.pump(lane)
 
     def stored(self, lane: Lane, held: Held) -> Stage:
-        """The outbox has `held`; what it was until now. Receipts follow with `in_custody`."""
+        """The outbox has `held`; what it was until now. Receipts and reading follow with `in_custody`."""
         before = lane.in_flight.held_bytes
         was = lane.in_flight.stored(held)
-        self._read_again(self._book(lane, lane.in_flight.held_bytes - before))
+        self._roomy.update(dict.fromkeys(self._book(lane, lane.in_flight.held_bytes - before)))
         return was
 
     def in_custody(self, lane: Lane) -> None:
-        """Messages of `lane` were stored: receipts may be due."""
+        """Messages of `lane` were stored, and its backlog knows of them: receipts may be due."""
+        roomy, self._roomy = tuple(self._roomy), {}
         self._hand_out_receipts(lane)
-        if lane.device is None and lane.hub is None:
+        self._read_again(roomy)
+        # The outbox may have answered so late that the lane is forgotten, and another one has its name.
+        if lane.device is None and lane.hub is None and self._lanes.get(lane.identity) is lane:
             self.forget(lane.identity)
 
     def hub_opened(self, lane: Lane) -> None:

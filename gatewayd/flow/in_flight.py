@@ -197,16 +197,24 @@ class InFlight:
                 return held.received_at
         return None
 
-    def to_store(self, *, qos0: bool) -> list[Held]:
-        """Everything that is not in custody, oldest first: it is on its way to the outbox from now on.
+    def to_store(self, *, qos0: bool, max_messages: int, max_bytes: int) -> list[Held]:
+        """What is not in custody, oldest first, one at least: it is on its way to the outbox from now on.
 
-        Without `qos0` a message with QoS 0 that still waits stays in memory, behind what is stored.
+        Nothing while something is on its way already: the outbox may refuse that and take what came after it. Without
+        `qos0` a message with QoS 0 that still waits stays in memory, behind what is stored.
         """
-        batch = [
-            held
-            for held in self._held
-            if held.stage not in _IN_CUSTODY and not held.storing and (qos0 or held.message.qos)
-        ]
+        batch: list[Held] = []
+        size = 0
+        for held in self._held:
+            if held.stage in _IN_CUSTODY:
+                continue
+            if held.storing:
+                return []
+            if qos0 or held.message.qos:
+                size += held.message.size
+                if batch and (len(batch) >= max_messages or size > max_bytes):
+                    break
+                batch.append(held)
         for held in batch:
             held.storing = True
             if held.stage is _WAITING:

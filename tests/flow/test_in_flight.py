@@ -252,8 +252,12 @@ def test_what_goes_to_the_outbox_is_everything_not_in_custody_oldest_first_and_o
     first = held_by.next_to_send()
     assert first is not None
     held_by.sent(first, 50)
-    assert [held.packet_id for held in held_by.to_store(qos0=False)] == [1, 2, 3]
-    assert held_by.to_store(qos0=False) == []
+    assert [held.packet_id for held in held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)] == [
+        1,
+        2,
+        3,
+    ]
+    assert held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20) == []
     assert held_by.waits_since() is None
     assert held_by.next_to_send() is None, "what is on its way to disk is not sent, and nothing passes it"
 
@@ -261,7 +265,7 @@ def test_what_goes_to_the_outbox_is_everything_not_in_custody_oldest_first_and_o
 def test_a_message_that_came_behind_those_on_their_way_to_disk_waits_for_them() -> None:
     held_by = ledger()
     waiting(held_by, 1)
-    (storing,) = held_by.to_store(qos0=False)
+    (storing,) = held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)
     waiting(held_by, 2)
     assert held_by.next_to_send() is None
     held_by.stored(storing)
@@ -273,13 +277,15 @@ def test_a_message_that_came_behind_those_on_their_way_to_disk_waits_for_them() 
 def test_stored_messages_are_receipted_in_order_with_those_the_hub_acknowledged() -> None:
     held_by = ledger()
     waiting(held_by, 1, 2)
-    batch = held_by.to_store(qos0=False)
+    batch = held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)
     waiting(held_by, 3)
     assert held_by.stored(batch[1]) is Stage.STORING
     assert due(held_by) == []
     held_by.stored(batch[0])
     assert due(held_by) == [1, 2]
-    assert [held.packet_id for held in held_by.to_store(qos0=False)] == [3]
+    assert [held.packet_id for held in held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)] == [
+        3
+    ]
 
 
 def test_a_message_the_outbox_refused_waits_again_and_one_that_was_sent_stays_sent() -> None:
@@ -288,7 +294,7 @@ def test_a_message_the_outbox_refused_waits_again_and_one_that_was_sent_stays_se
     first = held_by.next_to_send()
     assert first is not None
     held_by.sent(first, 50)
-    for held in held_by.to_store(qos0=False):
+    for held in held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20):
         held_by.not_stored(held)
     again = held_by.next_to_send()
     assert again is not None
@@ -303,7 +309,7 @@ def test_a_message_that_was_sent_and_forgotten_while_it_was_being_stored_is_not_
     first = held_by.next_to_send()
     assert first is not None
     held_by.sent(first, 50)
-    (held,) = held_by.to_store(qos0=False)
+    (held,) = held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)
     held_by.unsend()
     assert held_by.next_to_send() is None
     assert held_by.stored(held) is Stage.STORING
@@ -320,15 +326,16 @@ def test_what_is_said_for_a_device_gets_no_receipt_and_is_gone_once_it_is_in_cus
             held_by.sent(held, 50)
             held_by.acknowledged(50)
         else:
-            (storing,) = held_by.to_store(qos0=False)
+            (storing,) = held_by.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)
             held_by.stored(storing)
         assert due(held_by) == []
         assert (len(held_by), held_by.held_bytes) == (0, 0)
 
 
-def test_qos_0_goes_to_the_outbox_only_where_it_is_asked_for() -> None:
+@pytest.mark.parametrize(("asked", "stored"), [(False, [1]), (True, [0, 1])])
+def test_qos_0_goes_to_the_outbox_only_where_it_is_asked_for(asked: bool, stored: list[int]) -> None:
     held_by = ledger()
     held_by.hold_qos0(message(b"0", qos=0), now=0.0)
     waiting(held_by, 1)
-    assert [held.message.qos for held in held_by.to_store(qos0=False)] == [1]
-    assert [held.message.qos for held in held_by.to_store(qos0=True)] == [0]
+    batch = held_by.to_store(qos0=asked, max_messages=100, max_bytes=1 << 20)
+    assert [held.message.qos for held in batch] == stored

@@ -14,7 +14,7 @@ def test_a_lane_owes_the_hub_what_is_in_memory_and_what_is_on_disk() -> None:
         1, Telemetry(lane.identity, "devices/dev-1/messages/events/", b"x", 1), dup=False, now=0.0
     )
     assert lane.owes_the_hub
-    (held,) = lane.in_flight.to_store(qos0=False)
+    (held,) = lane.in_flight.to_store(qos0=False, max_messages=100, max_bytes=1 << 20)
     lane.in_flight.stored(held)
     lane.backlog.add(0)
     assert lane.owes_the_hub

@@ -7,6 +7,7 @@ keeps messages in a dict, so that a test of custody can stand between an append 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gatewayd.message import Identity
 from gatewayd.store.messages import Health, NewMessage, StoredMessage
@@ -24,17 +25,18 @@ class HandStore:
         self.leases: list[int] = []  # how many each lease gave
         self.expired_at: list[float] = []
         self._seq = 0
-        self._waiting: list[Callable[[], None]] = []
+        self.most_leased = 1000  # what one lease gives at most
+        self._waiting: list[Callable[[], Callable[[], None]]] = []  # do it; the answer is what comes of it
+        self._answers: list[Callable[[], None]] = []
 
     def append(
         self, messages: Sequence[NewMessage], done: Callable[[tuple[int, ...] | Health], None]
     ) -> None:
         self.appends += 1
 
-        def answer() -> None:
+        def do() -> Callable[[], None]:
             if self.health is not Health.OK:
-                done(self.health)
-                return
+                return partial(done, self.health)
             seqs = []
             for new in messages:
                 self._seq += 1
@@ -44,9 +46,9 @@ class HandStore:
                 )
                 if new.leased:
                     self.leased.add(self._seq)
-            done(tuple(seqs))
+            return partial(done, tuple(seqs))
 
-        self._later(answer)
+        self._later(do)
 
     def lease(
         self,
@@ -55,20 +57,19 @@ class HandStore:
         max_bytes: int,
         done: Callable[[tuple[StoredMessage, ...] | Health], None],
     ) -> None:
-        def answer() -> None:
+        def do() -> Callable[[], None]:
             if self.health is Health.FAILING:
-                done(self.health)
-                return
+                return partial(done, self.health)
             order = sorted(
                 (one for one in self.kept.values() if one.message.identity == identity),
                 key=lambda one: (-one.priority, one.seq),
             )
-            given = [one for one in order if one.seq not in self.leased][:limit]
+            given = [one for one in order if one.seq not in self.leased][: min(limit, self.most_leased)]
             self.leased.update(one.seq for one in given)
             self.leases.append(len(given))
-            done(tuple(given))
+            return partial(done, tuple(given))
 
-        self._later(answer)
+        self._later(do)
 
     def settle(self, seqs: Sequence[int]) -> None:
         for seq in seqs:
@@ -86,14 +87,24 @@ class HandStore:
 
     def answer(self) -> None:
         """Give the answers that wait, and those to what is asked meanwhile."""
-        while self._waiting:
-            self._waiting.pop(0)()
+        while self._waiting or self._answers:
+            self.answer_one()
+
+    def answer_one(self) -> None:
+        """Give the next answer."""
+        if not self._answers:
+            self.do_one()
+        self._answers.pop(0)()
+
+    def do_one(self) -> None:
+        """Do what was asked next, and keep the answer."""
+        self._answers.append(self._waiting.pop(0)())
 
     @property
     def payloads(self) -> list[bytes]:
         return [one.message.payload for one in self.kept.values()]
 
-    def _later(self, answer: Callable[[], None]) -> None:
-        self._waiting.append(answer)
+    def _later(self, do: Callable[[], Callable[[], None]]) -> None:
+        self._waiting.append(do)
         if self.answers_at_once:
             self.answer()
