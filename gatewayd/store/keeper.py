@@ -114,6 +114,9 @@ class Keeper:
         self._trying = True
         self._expiring: float | None = None  # more is over at this time than one transaction takes
         self._next_seq = 1
+        self._answered = (
+            1  # seqs below are in the backlog; what a batch has written and not yet answered is not
+        )
         self._reserved = 1  # seqs below are reserved on disk
         self._wal_seen = 0  # how much of the WAL's round the last checkpoint has seen
         self._wal_copied = b""  # the round that is copied whole, by its salts
@@ -169,6 +172,7 @@ class Keeper:
     def run(self, batch: Sequence[Command]) -> list[Delivery]:
         """Do all of it; who is to be told what, in order."""
         self._out = []
+        self._answered = self._next_seq
         # One look at each command: a batch is short of nothing but time.
         kinds = {type(command) for command in batch}
         self._trying = not self._is_failing or Probe in kinds
@@ -319,7 +323,9 @@ class Keeper:
         gone = {entry.seq for entry, _ in wanted.dropped}
         over = [
             Entry(seq, Identity.parse(text), priority, size)
-            for seq, text, priority, size in outbox.expired(database, wall, limit + len(gone))
+            for seq, text, priority, size in outbox.expired(
+                database, wall, limit + len(gone), below=self._answered
+            )
             if not self._backlog.is_leased(seq) and seq not in gone
         ]
         self._expiring = wall if len(over) >= DELETED_AT_ONCE else None
@@ -395,6 +401,7 @@ class Keeper:
         kept = done.kept[place]
         for entry, leased in done.rows.entries[kept.start : kept.stop]:
             self._backlog.add(entry, leased=leased)
+            self._answered = entry.seq + 1
         return tuple([entry.seq for entry, _ in done.rows.entries[kept.start : kept.stop]])
 
     def _lease(self, command: Lease) -> tuple[StoredMessage, ...] | Health:
@@ -498,7 +505,9 @@ class Keeper:
             damage.check(self._path)
         self._database = database = open_database(self._path)
         leased = self._backlog.leases()
-        self._backlog = outbox.load(database, leased, self._settled)
+        self._backlog = outbox.load(
+            database, leased, self._settled, unanswered=range(self._answered, self._next_seq)
+        )
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
         self._wal_seen, self._wal_copied = 0, b""
         if not self._is_failing:

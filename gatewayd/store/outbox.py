@@ -98,18 +98,26 @@ def size_at(database: sqlite3.Connection, seq: int) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def expired(database: sqlite3.Connection, wall: float, limit: int) -> Iterator[tuple[int, str, int, int]]:
-    """Seq, identity, priority and size of what is over, the longest first."""
+def expired(
+    database: sqlite3.Connection, wall: float, limit: int, *, below: int
+) -> Iterator[tuple[int, str, int, int]]:
+    """Seq, identity, priority and size of what is over, the longest first; only seqs below `below`."""
     return iter(
         database.execute(
-            "SELECT seq, identity, priority, size FROM message WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
-            (wall, limit),
+            "SELECT seq, identity, priority, size FROM message WHERE expires_at <= ? AND seq < ? "
+            "ORDER BY expires_at LIMIT ?",
+            (wall, below, limit),
         )
     )
 
 
-def load(database: sqlite3.Connection, leased: frozenset[int], settled: SeqRanges) -> Backlog:
-    """The backlog of a file that was just opened; the leases and the settled of before still hold."""
+def load(
+    database: sqlite3.Connection, leased: frozenset[int], settled: SeqRanges, *, unanswered: range = range(0)
+) -> Backlog:
+    """The backlog of a file that was just opened; the leases and the settled of before still hold.
+
+    `unanswered`: seqs that whoever wrote them still has to add.
+    """
     backlog = Backlog()
     lanes: dict[tuple[str, int], Callable[[int, int], None]] = {}
     for seq, text, priority, size in database.execute(
@@ -117,7 +125,7 @@ def load(database: sqlite3.Connection, leased: frozenset[int], settled: SeqRange
     ):
         if seq in leased:
             backlog.add(Entry(seq, Identity.parse(text), priority, size), leased=True)
-        elif not len(settled) or seq not in settled:
+        elif (not len(settled) or seq not in settled) and seq not in unanswered:
             add = lanes.get((text, priority))
             if add is None:
                 add = lanes[text, priority] = backlog.adder(Identity.parse(text), priority)

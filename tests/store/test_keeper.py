@@ -493,3 +493,39 @@ def test_the_log_is_copied_when_it_has_grown_and_not_at_every_commit(rig: Keeper
     # A commit of such a message writes two or three pages.
     assert 2 <= rounds <= 600 * 4 * PAGE_SIZE // WAL_BYTES + 1
     assert wal_path(path).stat().st_size < 2 * WAL_BYTES
+
+
+def test_what_is_stored_while_much_expires_is_answered_before_it_may_expire(rig: KeeperRig) -> None:
+    rig.append(*[new(expires_at=WALL + 1) for _ in range(keeper.DELETED_AT_ONCE + 100)])
+    answers: list[Any] = []
+    late = [new(B, expires_at=WALL + 1), new(B, expires_at=WALL + 1, leased=True)]
+    rig.run(append(late, answers.append), Expire(WALL + 5))
+    ((first, second),) = answers
+    assert rig.heard.dropped == [
+        (A, keeper.DELETED_AT_ONCE, keeper.DELETED_AT_ONCE * ONE, DropReason.TTL),
+        (A, 100, 100 * ONE, DropReason.TTL),
+    ]
+    assert [one.seq for one in rig.lease(B)] == [first]
+    rig.settle(first, second)
+    assert (rig.keeper.messages, rig.keeper.size) == (0, 0)
+
+
+def test_damage_found_by_a_lease_counts_what_the_same_batch_stores_once(rig: KeeperRig, path: Path) -> None:
+    rig.append(new(payload=b"bad"), new(payload=b"good"))
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE message SET payload = x'00' WHERE seq = 1")
+    leases: list[Any] = []
+    answers: list[Any] = []
+    rig.run(
+        append([new(B, b"before")], answers.append),
+        Lease(A, 10, PLENTY, leases.append),
+        append([new(B, b"after"), new(B, b"sent", leased=True)], answers.append),
+    )
+    assert payloads(leases[0]) == [b"good"]
+    (contents,) = rig.heard.contents
+    assert {one.identity: one.messages for one in contents.backlog} == {A: 1, B: 1}
+    assert contents.lost == 1
+    assert payloads(rig.lease(B)) == [b"before", b"after"]
+    assert rig.keeper.messages == 4
+    rig.settle(*(seq for seqs in answers for seq in seqs))
+    assert rig.keeper.messages == 1

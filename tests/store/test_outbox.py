@@ -72,8 +72,8 @@ def test_ranges_are_deleted_with_their_ends(database: sqlite3.Connection) -> Non
 
 def test_what_is_over_is_found_the_longest_over_first(database: sqlite3.Connection) -> None:
     store(database, new(expires_at=30.0), new(B, expires_at=10.0), new(), new(expires_at=31.0))
-    assert [row[:2] for row in outbox.expired(database, 30.0, 10)] == [(2, "dev-b"), (1, "dev-a")]
-    assert len(list(outbox.expired(database, 30.0, 1))) == 1
+    assert [row[:2] for row in outbox.expired(database, 30.0, 10, below=9)] == [(2, "dev-b"), (1, "dev-a")]
+    assert len(list(outbox.expired(database, 30.0, 1, below=9))) == 1
 
 
 def test_the_backlog_of_a_file_keeps_leases_and_leaves_out_what_is_settled(
