@@ -42,11 +42,11 @@ OUTAGE_SECONDS = 300.0
 # Devices and hub sessions come back by the dozen each second, and a message is spilled as soon as the bounds allow.
 CONFIG = """
 [hub.budget]
-connects_per_second = 1000
+connects_per_second = {connects_per_second}
 sends_per_second = {sends_per_second}
 [tokens.backoff]
 first = "100ms"
-ceiling = "1s"
+ceiling = "{longest_pause}"
 """
 LISTENER = "connects_per_device_per_minute = 10000\nconnects_per_address_per_second = 10000"
 
@@ -133,13 +133,19 @@ async def proof_rig(
     habit: Habit = HABIT,
     seed: int = 1,
     program: Sequence[str] = GATEWAYD,
+    connects_per_second: int = 1000,
     sends_per_second: int = 5000,
+    longest_pause: str = "1s",
     outbox: str = 'spill_after = "200ms"',
     config: str = "",
 ) -> AsyncIterator[ProofRig]:
     """Hub, files and devices. `outbox` and `config` are lines of the configuration; no daemon runs yet."""
     names = [f"dev-{number:03}" for number in range(devices)]
-    more = CONFIG.format(sends_per_second=sends_per_second) + config
+    more = config + CONFIG.format(
+        connects_per_second=connects_per_second,
+        sends_per_second=sends_per_second,
+        longest_pause=longest_pause,
+    )
     async with hub_process(folder, names) as hub:
         site = GatewaySite.make(folder, hub, names, more=more, listener=LISTENER, outbox=outbox)
         async with keeping_fleet(site, names, habit, seed) as fleet:
