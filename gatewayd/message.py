@@ -56,6 +56,7 @@ class DropReason(enum.Enum):
     """Why a message was dropped: the label of gatewayd_messages_dropped_total. Every drop has one."""
 
     QOS0_NO_ROOM = "qos0_no_room"
+    WILL_SAID = "will_said"  # its device is at its bound, and what waits last of it is a will already
     TTL = "ttl"  # stored longer than the rule for its topic allows
     CAPACITY = "capacity"  # the outbox was full and its policy is to drop
     METHOD_REPLY_LATE = "method_reply_late"  # nobody waits for this reply any more

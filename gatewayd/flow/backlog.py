@@ -32,11 +32,11 @@ _NOTHING_UNDER_WAY: Final[dict[int, Lease]] = {}
 class Backlog:
     """One device's. Most devices have none, so an empty one is small."""
 
-    __slots__ = ("_ready", "_under_way", "asking", "overtakes", "queued", "stored", "top_priority")
+    __slots__ = ("_ready", "_top", "_under_way", "asking", "overtakes", "queued", "stored")
 
     def __init__(self) -> None:
         self.stored = 0  # messages on disk that nobody has leased
-        self.top_priority = 0  # no stored or ready message has a higher one
+        self._top = 0  # nothing stored has a higher priority
         self.asking = False  # a lease was asked for and has not come
         self.overtakes = False  # what was asked for may come after what was given back since
         self.queued = False  # it has a place in the order of draining
@@ -59,6 +59,14 @@ class Backlog:
         return bool(self._ready or self._under_way)
 
     @property
+    def top_priority(self) -> int:
+        """No stored or ready message has a higher one."""
+        ready = max([one.priority for one in self._ready]) if self._ready else None
+        if not (self.stored or self.asking):
+            return 0 if ready is None else ready
+        return self._top if ready is None else max(self._top, ready)
+
+    @property
     def ready(self) -> int:
         """Messages that can be handed over now."""
         return len(self._ready) if self._ready is not None else 0
@@ -69,15 +77,18 @@ class Backlog:
 
     def add(self, priority: int) -> None:
         """A message was stored that nobody has leased."""
-        self.top_priority = priority if not self.waits else max(priority, self.top_priority)
+        self._top = max(priority, self._top) if self.stored or self.asking else priority
         self.stored += 1
+
+    def came_back(self, priority: int) -> None:
+        """A message was stored for a hub session that is gone: its lease is released, and it waits."""
+        self.add(priority)
+        self._given_back()
 
     def restore(self, messages: int, top_priority: int) -> None:
         """What an earlier run left, or what a damaged file still held: at most so many are not leased."""
-        self.stored, self.top_priority = (
-            messages,
-            max(top_priority, self.top_priority if self.waits else top_priority),
-        )
+        self._top = max(top_priority, self._top) if self.stored or self.asking else top_priority
+        self.stored = messages
 
     def dropped(self, messages: int) -> None:
         """So many stored messages went by a written rule."""
@@ -97,6 +108,7 @@ class Backlog:
             if self._ready is None:
                 self._ready = deque()
             self._ready.extend(messages)
+            self._top = messages[-1].priority  # they come in the order of draining
         return ()
 
     def not_leased(self) -> None:
@@ -135,19 +147,18 @@ class Backlog:
         under_way, self._under_way = tuple(self._under_way.values()), _NOTHING_UNDER_WAY
         ready = self.give_back_ready()
         for lease in under_way:
-            self.add(lease.priority)
-        self._given_back(under_way)
+            self.came_back(lease.priority)
         return under_way + ready
 
     def give_back_ready(self) -> tuple[Lease, ...]:
         """What was leased and not handed over is stored again."""
         ready, self._ready = tuple(_lease(one) for one in self._ready or ()), None
-        self.stored += len(ready)
-        self._given_back(ready)
+        for lease in ready:
+            self.came_back(lease.priority)
         return ready
 
-    def _given_back(self, leases: tuple[Lease, ...]) -> None:
-        if leases and self.asking:
+    def _given_back(self) -> None:
+        if self.asking:
             self.overtakes = True
 
 

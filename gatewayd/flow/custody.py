@@ -57,6 +57,8 @@ class Lanes(Protocol):
 
     def lane(self, identity: Identity) -> Lane: ...
 
+    def find(self, identity: Identity) -> Lane | None: ...
+
     def pump(self, lane: Lane) -> None: ...
 
     def hand_over(self, lane: Lane, hub: HubLink, message: StoredMessage) -> None: ...
@@ -149,7 +151,10 @@ class Custody:
         """Put another policy in force; what is stored already keeps its priority and its time to live."""
         self._policy = policy
         self._pace.retune(policy.sends_per_second)
-        self._drain(self._clock.monotonic())
+        now = self._clock.monotonic()
+        if self._look_is_set:
+            self._wheel.set(self._look, now + policy.spill_after * LOOK_SHARE)
+        self._drain(now)
 
     def restore(self, identity: Identity, messages: int, top_priority: int) -> None:
         """What an earlier run left of a device."""
@@ -158,9 +163,10 @@ class Custody:
     def dropped(self, identity: Identity, messages: int, _size: int, reason: DropReason) -> None:
         """The outbox dropped stored messages of a device by a written rule."""
         self._metrics.messages_dropped.labels(reason.value).inc(messages)
-        lane = self._dispatch.lane(identity)
-        lane.backlog.dropped(messages)
-        self._dispatch.pump(lane)
+        lane = self._dispatch.find(identity)
+        if lane is not None:  # else of a device that nobody knows any more
+            lane.backlog.dropped(messages)
+            self._dispatch.pump(lane)
 
     def tick(self) -> None:
         """About once a second: drop what is too old. With a clock known wrong nothing is too old."""
@@ -253,11 +259,13 @@ class Custody:
 
     def _append(self, batch: list[tuple[Lane, Held]]) -> None:
         wall, now, of = self._clock.wall(), self._clock.monotonic(), self._policy.rules.of
+        trusted = self._clock_trusted()
         messages, leased = [], []
         for _, held in batch:
             storing = of(held.message.topic)
             received = wall - (now - held.received_at)
-            expires = None if storing.ttl is None else received + storing.ttl
+            # By a clock that is known wrong no end can be told: once it is right all would be over.
+            expires = None if storing.ttl is None or not trusted else received + storing.ttl
             is_leased = held.stage is Stage.SENT
             leased.append(is_leased)
             messages.append(NewMessage(held.message, storing.priority, received, expires, is_leased))
@@ -293,7 +301,9 @@ class Custody:
         else:
             if was_leased:  # its hub session was forgotten meanwhile
                 self._store.release((seq,))
-            lane.backlog.add(priority)
+                lane.backlog.came_back(priority)
+            else:
+                lane.backlog.add(priority)
 
     # Drain
 

@@ -44,6 +44,7 @@ class Dispatch:
         self._sent = metrics.messages.labels(D2C, "sent")
         self._acknowledged = metrics.messages.labels(D2C, "acknowledged")
         self._receipted = metrics.messages.labels(D2C, "receipted")
+        self._will_said = metrics.messages_dropped.labels(DropReason.WILL_SAID.value)
         self._no_room = metrics.messages_dropped.labels(DropReason.QOS0_NO_ROOM.value)
         self._latency = metrics.message_latency
         self._pauses = metrics.read_pauses
@@ -56,6 +57,10 @@ class Dispatch:
             ledger = InFlight(max_messages=self._bounds.max_messages, max_bytes=self._bounds.max_bytes)
             lane = self._lanes[identity] = Lane(identity, ledger)
         return lane
+
+    def find(self, identity: Identity) -> Lane | None:
+        """The lane of an identity, if there is one."""
+        return self._lanes.get(identity)
 
     def retune(self, bounds: LaneBounds) -> None:
         """Use other bounds from now on; who is over them is paused at its next message."""
@@ -115,10 +120,16 @@ class Dispatch:
         self._read_again(roomy)
 
     def said_for(self, lane: Lane, message: Telemetry) -> None:
-        """A message that nobody sends again: the will of a device that is gone. It is in our custody from now on."""
+        """A message that nobody sends again: the will of a device that is gone. It is in our custody from now on.
+
+        A device at its bound that comes and goes without a word between is said to be gone once: else its wills would
+        have no bound.
+        """
         self._received.inc()
-        lane.in_flight.entrust(message, now=self._monotonic())
-        roomy = self._book(lane, message.size)
+        before = lane.in_flight.held_bytes
+        if not lane.in_flight.entrust(message, now=self._monotonic()):
+            (self._will_said if message.qos else self._no_room).inc()
+        roomy = self._book(lane, lane.in_flight.held_bytes - before)
         self.pump(lane)
         if self.custody is not None:
             self.custody.watch(lane)

@@ -132,16 +132,23 @@ class InFlight:
             self.forget_strays()
         if self._at_bound:
             return False
-        self.entrust(message, now=now)
-        return True
+        return self.entrust(message, now=now)
 
-    def entrust(self, message: Telemetry, *, now: float) -> None:
-        """A message that is said for the device, which nobody will send again and nobody waits for."""
+    def entrust(self, message: Telemetry, *, now: float) -> bool:
+        """A message that is said for the device, which nobody will send again and nobody waits for.
+
+        It may pass the bounds. False when it has QoS 0, or the one before it was said for the device too.
+        """
+        if self._at_bound and self._held:
+            last = self._held[-1]
+            if not message.qos or (last.message.qos and last.packet_id == NO_RECEIPT):
+                return False
         held = Held(NO_RECEIPT, message, now)
         held.claimed = False
         self._unclaimed += 1
         self._held.append(held)
         self._bytes += message.size
+        return True
 
     def next_to_send(self) -> Held | None:
         """The oldest message not yet handed to the hub session; None while it is on its way to the outbox."""

@@ -36,7 +36,7 @@ class SendPace:
         self._burst = max(1.0, BURST_SHARE * per_second)
         self._rate = max(per_second - self._burst, 0.5 * per_second)
         self._own_rate = OWN_SHARE * per_second
-        self._left = min(self._left, self._burst)
+        self._left = max(min(self._left, self._burst), -self._rate)
 
     def sent(self, now: float) -> None:
         """A device's own message went out."""
@@ -59,7 +59,9 @@ class SendPace:
     def next(self, now: float) -> float:
         """When `take` may be asked again."""
         self._fill(now)
-        return now + max(STEP_SECONDS, min((1.0 - self._left) / self._rate, (1.0 - self._own) / self._own_rate))
+        return now + max(
+            STEP_SECONDS, min((1.0 - self._left) / self._rate, (1.0 - self._own) / self._own_rate)
+        )
 
     def _fill(self, now: float) -> None:
         elapsed = now - self._at

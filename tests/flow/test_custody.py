@@ -629,3 +629,90 @@ def test_a_message_that_the_hub_took_while_the_outbox_refused_it_is_not_looked_a
     site.store.health = Health.DISK_FULL
     site.store.answer()
     assert not site.custody._waiting
+
+
+def test_a_device_whose_alarm_is_at_the_hub_takes_turns_with_the_others_again() -> None:
+    rules = StoringRules((TopicRule("*level=alarm*", 5),))
+    site = Site(CustodyPolicy(rules=rules, sends_per_second=100))
+    alarmed, _ = site.lane("alarmed")
+    other, _ = site.lane("other")
+    for lane in (alarmed, other):
+        site.dispatch.hub_went_down(lane)
+        for packet_id in range(1, 61):
+            site.offer(lane, packet_id, b"%d" % packet_id)
+    site.offer(alarmed, 61, b"alarm", "level=alarm")
+    site.turn()
+    alarmed.hub, other.hub = Hub(window=1000), Hub(window=1000)
+    for lane in (alarmed, other):
+        site.dispatch.hub_opened(lane)
+    for _ in range(20):
+        site.advance(0.02)
+        for lane in (alarmed, other):
+            assert isinstance(lane.hub, Hub)
+            site.acknowledge(lane, lane.hub, len(lane.hub.unacknowledged))
+    assert alarmed.hub.carried[0] == b"alarm"
+    assert len(other.hub.carried) >= len(alarmed.hub.carried) - 2 > 5
+
+
+def test_an_alarm_passes_what_is_stored_of_lower_priority_once_earlier_alarms_are_at_the_hub() -> None:
+    rules = StoringRules((TopicRule("*level=alarm*", 5), TopicRule("*level=warning*", 3)))
+    site, hub = Site(CustodyPolicy(rules=rules)), Hub(window=1)
+    lane, _ = site.lane()
+    site.dispatch.hub_went_down(lane)
+    for packet_id in range(1, 6):
+        site.offer(lane, packet_id, b"old")
+    site.offer(lane, 6, b"alarm", "level=alarm")
+    site.turn()
+    lane.hub = hub
+    site.dispatch.hub_opened(lane)
+    site.advance(1.0)
+    site.acknowledge(lane, hub)
+    assert hub.carried[0] == b"alarm"
+    hub.shut = True
+    site.advance(1.0)
+    site.offer(lane, 7, b"warning", "level=warning")
+    hub.shut = False
+    site.acknowledge(lane, hub, len(hub.unacknowledged))
+    assert hub.carried[-1] == b"warning"
+
+
+def test_a_shorter_spill_after_holds_for_what_waits_already() -> None:
+    site = Site(CustodyPolicy(spill_after=3600.0))
+    lane, device = site.lane()
+    site.offer(lane, 1, b"x")
+    site.advance(10.0)
+    site.custody.retune(CustodyPolicy(spill_after=5.0))
+    site.advance(1.0)
+    assert device.receipts == [1]
+
+
+def test_a_message_stored_by_a_clock_that_is_known_wrong_has_no_end() -> None:
+    site = Site(CustodyPolicy(rules=StoringRules(ttl=600.0)))
+    site.trusted = False
+    lane, _ = site.lane()
+    site.offer(lane, 1, b"a")
+    site.advance(6.0)
+    (stored,) = site.store.kept.values()
+    assert stored.expires_at is None
+
+
+def test_a_drop_makes_no_lane_for_a_device_that_has_none() -> None:
+    site = Site()
+    site.custody.dropped(Identity("stranger"), 3, 100, DropReason.CAPACITY)
+    assert not list(site.dispatch)
+    assert site.value("messages_dropped_total", reason="capacity") == 3
+
+
+def test_wills_of_a_device_that_comes_and_goes_are_bounded_while_hub_and_outbox_refuse() -> None:
+    site = Site()
+    site.store.health = Health.DISK_FULL
+    lane, device = site.lane()
+    site.dispatch.hub_went_down(lane)
+    for number in range(1000):
+        device = Device()
+        site.dispatch.device_arrived(lane, device)
+        site.dispatch.device_left(lane, device, comes_back=True)
+        will = Telemetry(lane.identity, TOPIC.format(lane.identity), b"gone %d" % number, 1)
+        site.dispatch.said_for(lane, will)
+    assert len(lane.in_flight) == LaneBounds().max_messages
+    assert site.value("messages_dropped_total", reason="will_said") == 1000 - LaneBounds().max_messages

@@ -68,3 +68,11 @@ def test_another_limit_holds_from_the_next_message_on() -> None:
     drain(pace, 0.0, 1.0)
     pace.retune(10)
     assert peak(drain(pace, 1.0, 6.0)) <= 10
+
+
+def test_a_debt_at_an_earlier_limit_is_at_most_a_second_of_the_new_one() -> None:
+    pace = SendPace(1000, 0.0)
+    for _ in range(2000):
+        pace.sent(0.0)
+    pace.retune(1)
+    assert pace.next(0.0) <= 3.0  # a debt of half a message, one to send, half a message a second

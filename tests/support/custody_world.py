@@ -189,9 +189,11 @@ class World:
         self.dispatch.device_left(lane, connection, comes_back=site.keeps_session)
         if will:
             message = self._message(site, qos=1, alarm=False)
-            site.offered.append((0, message.payload))
-            self.wills.add(message.payload)
+            drops = self.drops
             self.dispatch.said_for(lane, message)
+            if self.drops == drops:
+                site.offered.append((0, message.payload))
+                self.wills.add(message.payload)
 
     def publish(self, number: int, *, qos: int = 1, alarm: bool = False, size: int = 0) -> None:
         site = self.sites[number]
