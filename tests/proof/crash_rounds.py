@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import random
-import shutil
 import signal
 import statistics
 import sys
@@ -36,7 +35,7 @@ from tests.proof.custody import Verdict
 from tests.proof.hub_process import HubProcess
 from tests.proof.keeping_fleet import Habit
 from tests.proof.rig import HABIT, ProofRig, proof_rig
-from tests.proof.system_calls import inject
+from tests.proof.system_calls import can_inject, inject
 from tests.support.daemon_process import GATEWAYD, DaemonProcess
 
 # A call that was to be the last may never be made: then the round ends by the clock.
@@ -70,7 +69,7 @@ class Settings:
     program: Sequence[str] = GATEWAYD
     spill_after: str = "200ms"
     plan: tuple[Round, ...] = ()
-    at_calls: bool = shutil.which("strace") is not None
+    at_calls: bool = field(default_factory=can_inject)
 
 
 @dataclass(frozen=True, slots=True)
