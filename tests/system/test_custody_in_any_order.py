@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd.flow.custody import CustodyPolicy
 from gatewayd.flow.lane import LaneBounds
 from gatewayd.message import DropReason
 from gatewayd.store.messages import Health, WhenFull
-from tests.support.custody_world import World
+from tests.support.custody_world import RULES, SPILL_AFTER, World
 from tests.support.stepped_store import SteppedStore, StepsByHand, StepsOfTheKeeper
 
 STEPS = 120
@@ -23,18 +24,27 @@ DISKS = (Health.OK, Health.OK, Health.OK, Health.AT_BOUND, Health.DISK_FULL, Hea
 
 
 def world_of(chance: random.Random, store: SteppedStore) -> World:
-    bounds = LaneBounds(
-        max_messages=chance.choice([3, 6]),
-        max_bytes=1 << 20,
-        max_bytes_in_all=chance.choice([150, 1 << 20]),
-    )
     return World(
         store,
-        bounds=bounds,
+        bounds_of(chance),
+        policy_of(chance),
         devices=chance.choice([1, 2, 3]),
         window=chance.choice([1, 3, 8]),
-        sends_per_second=chance.choice([20, 1000]),
+    )
+
+
+def bounds_of(chance: random.Random) -> LaneBounds:
+    return LaneBounds(
+        max_messages=chance.choice([3, 6]), max_bytes=1 << 20, max_bytes_in_all=chance.choice([150, 1 << 20])
+    )
+
+
+def policy_of(chance: random.Random) -> CustodyPolicy:
+    return CustodyPolicy(
+        spill_after=chance.choice([1.0, SPILL_AFTER]),
+        sends_per_second=chance.choice([1, 20, 1000]),
         store_qos0=chance.random() < 0.5,
+        rules=RULES,
     )
 
 
@@ -50,6 +60,10 @@ def tell(chance: random.Random, world: World, steps: int) -> None:
         world.hub_takes(number, chance.randint(1, 4))
         world.hub_acknowledges(number, chance.randint(0, 4))
 
+    def reload() -> None:
+        world.dispatch.retune(bounds_of(chance))
+        world.custody.retune(policy_of(chance))
+
     what: list[tuple[float, Callable[[], None]]] = [
         (0.1 + 0.5 * some(), lambda: world.arrive(device(), keeps_session=some() < 0.7)),
         (0.3 * some(), lambda: world.leave(device(), will=some() < 0.3)),
@@ -63,6 +77,7 @@ def tell(chance: random.Random, world: World, steps: int) -> None:
         (0.2 + 2.0 * some(), lambda: store.work(chance.randint(1, 4))),
         (0.2 + 2.0 * some(), store.deliver),
         (3.0, world.turn),
+        (0.1 * some(), reload),
         (1.0, lambda: world.wait(often([0.1, 1.0, 6.0]))),
     ]
     if isinstance(store, StepsByHand):
