@@ -86,8 +86,14 @@ class Dispatch:
         return sum(len(lane.in_flight) for lane in self._lanes.values())
 
     def offered(self, lane: Lane, packet_id: int, message: Telemetry, *, dup: bool) -> None:
-        """The device of `lane` published with QoS 1."""
+        """The device of `lane` published with QoS 1.
+
+        One that is not read and speaks all the same had written this before its connection ended. At its bound it is
+        not taken: without a receipt it is the device's, and a device that comes and goes would know no bound.
+        """
         ledger = lane.in_flight
+        if lane.paused and ledger.is_full:
+            return
         before = ledger.held_bytes
         outcome = ledger.offer(packet_id, message, dup=dup, now=self._monotonic())
         roomy = self._book(lane, ledger.held_bytes - before)

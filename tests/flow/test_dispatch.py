@@ -227,3 +227,17 @@ def test_forgetting_a_lane_gives_its_room_back() -> None:
     bench.dispatch.device_arrived(other, other_device)
     assert other_device.reading
     assert bench.dispatch.unreceipted == 0
+
+
+def test_a_device_that_comes_and_goes_at_its_bound_adds_nothing_as_its_connections_end() -> None:
+    bench = Bench(LaneBounds(max_messages=3))
+    lane, device = bench.lane("d")
+    for packet_id in range(1, 100):
+        bench.offer(lane, packet_id)
+        if not device.reading:
+            bench.offer(lane, packet_id + 1000)  # it was read with the one before, and is told at the end
+            bench.dispatch.device_left(lane, device, comes_back=False)
+            device = Device()
+            bench.dispatch.device_arrived(lane, device)
+    assert len(lane.in_flight) == 3
+    assert bench.stage("received") == 3

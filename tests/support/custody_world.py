@@ -183,6 +183,8 @@ class World:
         connection = site.connection
         if connection is None:
             return
+        while connection.unread:  # what was read of it and not looked at is told as it ends
+            self.read(connection, *connection.unread.pop(0))
         site.connection = None
         lane = self.dispatch.lane(site.identity)
         self.dispatch.device_left(lane, connection, comes_back=site.keeps_session)
@@ -214,7 +216,8 @@ class World:
         if message.qos == 0:
             self.dispatch.offered_qos0(lane, message)
             return
-        if not any(payload == message.payload for _, payload in site.offered):
+        new = not any(payload == message.payload for _, payload in site.offered)
+        if new and not (lane.paused and lane.in_flight.is_full):
             site.offered.append((RULES.of(message.topic).priority, message.payload))
         self.dispatch.offered(lane, packet_id, message, dup=dup)
 
