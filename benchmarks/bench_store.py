@@ -19,7 +19,7 @@ from pathlib import Path
 from gatewayd.message import Identity, Telemetry
 from gatewayd.store.commands import Append, Command, Lease, Settle
 from gatewayd.store.keeper import Keeper, Listeners
-from gatewayd.store.messages import NewMessage, StoredMessage, WhenFull
+from gatewayd.store.messages import Health, NewMessage, StoredMessage, WhenFull
 from gatewayd.store.outbox import measure
 from gatewayd.store.retention import Retention
 
@@ -51,9 +51,14 @@ def report(group: int, messages: int, path: Path) -> None:
     appended = spent(keeper, appends)
     size = keeper.size
     found: list[StoredMessage] = []
+
+    def keep(answer: tuple[StoredMessage, ...] | Health) -> None:
+        assert not isinstance(answer, Health), "this disk works"
+        found.extend(answer)
+
     # Everybody in turn, as a drain goes on: the oldest of each.
     leases: list[list[Command]] = [
-        [Lease(devices[number % DEVICES], 1, 1 << 20, found.extend) for number in range(begin, begin + group)]
+        [Lease(devices[number % DEVICES], 1, 1 << 20, keep) for number in range(begin, begin + group)]
         for begin in range(0, messages, group)
     ]
     leased = spent(keeper, leases)

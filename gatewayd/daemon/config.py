@@ -150,8 +150,8 @@ class Hub(Section):
         setting(
             "mqtt",
             RESTART,
-            "How the hub is spoken to: `mqtt` on port 8883, or `websocket`, the same MQTT in WebSocket frames on port 443, "
-            "for networks that let nothing else out.",
+            "How the hub is spoken to: `mqtt` on port 8883, or `websocket`, the same MQTT in WebSocket frames on "
+            "port 443, for networks that let nothing else out.",
         )
     )
     proxy: Annotated[Endpoint | None, HttpProxy()] = setting(

@@ -23,7 +23,9 @@ _SECRETS = (
         r"(?P<keep>-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
     ),
     # What a proxy is shown, and a password in the URL of one.
-    re.compile(r"(?P<keep>\bProxy-Authorization\W{1,3}(?:b\W)?(?:Basic\s+)?)[A-Za-z0-9+/=_-]+", re.IGNORECASE),
+    re.compile(
+        r"(?P<keep>\bProxy-Authorization\W{1,3}(?:b\W)?(?:Basic\s+)?)[A-Za-z0-9+/=_-]+", re.IGNORECASE
+    ),
     re.compile(r"(?P<keep>\bhttps?://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE),
     # Keys as the hub makes them: 32 or 64 bytes in base64, with their padding.
     re.compile(r"(?P<keep>)(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=])"),

@@ -156,7 +156,7 @@ def test_with_the_files_of_a_stage_the_daemon_s_own_examination_finds_nothing(de
             listener_certificate=ready.gateway_certificate,
             devices_file=ready.devices_file,
             outbox_file=ready.directory / "outbox.db",
-        clock_floor_file=ready.directory / "clock-floor",
+            clock_floor_file=ready.directory / "clock-floor",
         )
         file = write_private(ready.directory / "gatewayd.toml", daemon_config(settings, places).encode())
         examination = examine(file, {}, wall)
