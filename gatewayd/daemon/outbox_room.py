@@ -183,7 +183,8 @@ class OutboxRoom:
         self._say_damage(contents)
         self._take_up(contents)
         for one in contents.backlog:
-            self._dispatch.pump(self._dispatch.lane(one.identity))
+            if (lane := self._dispatch.find(one.identity)) is not None:
+                self._dispatch.pump(lane)
 
     def _say_damage(self, contents: Contents) -> None:
         if contents.quarantined is None:

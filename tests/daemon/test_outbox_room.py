@@ -151,3 +151,10 @@ async def test_damage_found_while_running_does_not_send_away_a_device_that_is_he
         assert rig.gateway.conductor.state(DEV) is State.UP
         assert not rig.gateway.hub_sessions._lingering
         await device.disconnect()
+
+
+async def test_contents_of_devices_without_a_key_make_no_lanes(tmp_path: Path) -> None:
+    async with gateway_rig(tmp_path, "dev-01") as rig:
+        stranger = BacklogCount(Identity("stranger"), 1, 10, 0)
+        rig.gateway.outbox._contents_changed(Contents((stranger,)))
+        assert rig.gateway.dispatch.find(stranger.identity) is None
