@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +12,18 @@ class Identity:
 
     device_id: str
     module_id: str | None = None
+    # An identity is the key of most tables and is looked up several times a message: its hash is made once.
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         if not self.device_id or "/" in self.device_id:
             raise ValueError(f"device id {self.device_id!r}: expected a non-empty id without '/'")
         if self.module_id is not None and (not self.module_id or "/" in self.module_id):
             raise ValueError(f"module id {self.module_id!r}: expected a non-empty id without '/'")
+        object.__setattr__(self, "_hash", hash((self.device_id, self.module_id)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return self.device_id if self.module_id is None else f"{self.device_id}/{self.module_id}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gatewayd.message import Identity, Telemetry
@@ -22,3 +24,11 @@ def test_a_message_counts_topic_and_payload_and_shows_neither() -> None:
     message = Telemetry(Identity("d"), "devices/d/messages/events/", b"s3cret", 1)
     assert message.size == 26 + 6
     assert "s3cret" not in repr(message)
+
+
+def test_equal_identities_are_one_key() -> None:
+    table = {Identity("dev-1"): 1, Identity("dev-1", "mod-a"): 2}
+    assert table[Identity.parse("dev-1")] == 1
+    assert table[Identity.parse("dev-1/mod-a")] == 2
+    assert replace(Identity("dev-1"), module_id="mod-a") == Identity("dev-1", "mod-a")
+    assert table[replace(Identity("dev-1"), module_id="mod-a")] == 2
