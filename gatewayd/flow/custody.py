@@ -118,7 +118,7 @@ class Custody:
         soon: Callable[[Callable[[], None]], object],
         metrics: Metrics,
     ) -> None:
-        """`soon` calls a function at the end of this turn of the loop."""
+        """`soon` calls a function in a moment; what is to be spilled until then goes together."""
         self._dispatch = dispatch
         self._store = store
         self._policy = policy
@@ -131,7 +131,7 @@ class Custody:
         self._waiting: set[Lane] = set()  # hold something that may have to be stored
         self._look = Deadline(self._looked)
         self._look_is_set = False
-        self._spilling: dict[Lane, None] = {}  # at the end of this turn
+        self._spilling: dict[Lane, None] = {}  # in a moment
         self._order: list[tuple[int, int, Lane]] = []  # who drains next: a heap of (-priority, turn, lane)
         self._turns = itertools.count()
         self._next_send = Deadline(self._drain)

@@ -50,6 +50,10 @@ BATCH_BYTES = 1024 * 1024
 # Bytes of appends that wait for the thread.
 WAITING_BYTES = 64 * 1024 * 1024
 
+# Settled messages are deleted together: a commit of one costs as much as one of forty. A crash within this time makes
+# doubles at the hub of what was settled in it, never more.
+GATHER_SECONDS = 0.05
+
 # Seconds between two attempts while the disk refuses.
 RETRY_SECONDS = 1.0
 
@@ -87,6 +91,8 @@ class Store:
         self._size = 0
         self._waiting_bytes = 0
         self._retry: asyncio.TimerHandle | None = None
+        self._settled: list[int] = []  # not yet asked of the thread
+        self._gathering: asyncio.TimerHandle | None = None
 
     @property
     def health(self) -> Health:
@@ -128,7 +134,10 @@ class Store:
 
     def settle(self, seqs: Sequence[int]) -> None:
         """The hub has these leased messages. They are deleted by a later commit, however long that takes."""
-        self._put(Settle(tuple(seqs)))
+        self._must_be_open()
+        if self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_SECONDS, self._put_settled)
+        self._settled.extend(seqs)
 
     def release(self, seqs: Sequence[int]) -> None:
         """These leased messages wait again, each at its old place."""
@@ -161,6 +170,7 @@ class Store:
         thread = self._thread
         if thread is None:
             return
+        self._put_settled()
         ended: asyncio.Future[None] = self._loop.create_future()
         self._ended = ended
         self._commands.put(None)
@@ -170,9 +180,21 @@ class Store:
         self._health = Health.CLOSED
 
     def _put(self, command: Command) -> None:
+        self._must_be_open()
+        self._put_settled()
+        self._commands.put(command)
+
+    def _put_settled(self) -> None:
+        """What the hub has goes before whatever is asked next: it makes room."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+            self._commands.put(Settle(tuple(self._settled)))
+            self._settled.clear()
+
+    def _must_be_open(self) -> None:
         if self._thread is None:
             raise LocalProtocolError("a call for a store that is not open")
-        self._commands.put(command)
 
     def _become(self, health: Health) -> None:
         self._health = health
