@@ -505,9 +505,11 @@ class Keeper:
             damage.check(self._path)
         self._database = database = open_database(self._path)
         leased = self._backlog.leases()
-        self._backlog = outbox.load(
-            database, leased, self._settled, unanswered=range(self._answered, self._next_seq)
-        )
+        unanswered = range(self._answered, self._next_seq)
+        try:
+            self._backlog = outbox.load(database, leased, self._settled, unanswered=unanswered)
+        except ValueError as error:
+            raise damage.Damaged(str(error)) from error
         self._next_seq = self._reserved = max(self._next_seq, outbox.next_seq(database))
         self._wal_seen, self._wal_copied = 0, b""
         if not self._is_failing:

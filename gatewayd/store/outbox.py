@@ -116,13 +116,16 @@ def load(
 ) -> Backlog:
     """The backlog of a file that was just opened; the leases and the settled of before still hold.
 
-    `unanswered`: seqs that whoever wrote them still has to add.
+    `unanswered`: seqs that whoever wrote them still has to add. Raises ValueError for a row that nobody can have
+    written: a garbage page can pass for a good one.
     """
     backlog = Backlog()
     lanes: dict[tuple[str, int], Callable[[int, int], None]] = {}
     for seq, text, priority, size in database.execute(
         "SELECT seq, identity, priority, size FROM message ORDER BY seq"
     ):
+        if type(priority) is not int or type(size) is not int or type(text) is not str:
+            raise ValueError(f"message {seq} has values of other kinds than were written")
         if seq in leased:
             backlog.add(Entry(seq, Identity.parse(text), priority, size), leased=True)
         elif (not len(settled) or seq not in settled) and seq not in unanswered:

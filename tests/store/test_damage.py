@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.store import damage
+from gatewayd.store import damage, keeper
 from gatewayd.store.damage import KEPT_ASIDE, finish_move, is_damage, mend, put_aside
 from gatewayd.store.schema import PAGE_SIZE, wal_path
 from tests.support.outbox_rig import MODULE, WALL, A, KeeperRig, new
@@ -275,3 +275,23 @@ def test_a_full_disk_is_not_damage() -> None:
     corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_VTAB
     assert is_damage(corrupt)
     assert is_damage(sqlite3.OperationalError("Could not decode to UTF-8 column 'topic'"))
+
+
+def test_a_row_with_values_of_other_kinds_is_damage_even_in_a_file_too_large_to_look_through(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "CHECKED_BYTES", 0)
+    # The head of a record ("Database File Format", 2.1): seq is NULL, the identity text, priority the constant 0.
+    text = 13 + 2 * len(str(A))
+    whole, odd = bytes([0, text, 8]), bytes([0, text, 12])
+    page = message_pages(path)[5]
+    data = bytearray(path.read_bytes())
+    place = data.rindex(whole, page, page + PAGE_SIZE)  # a page fills from its end
+    data[place : place + len(odd)] = odd
+    path.write_bytes(data)
+    rig = KeeperRig(path)
+    left = numbers(rig)
+    assert rig.contents.quarantined is not None
+    assert left == sorted(left)
+    assert len(left) == MESSAGES - 1
+    rig.close()
