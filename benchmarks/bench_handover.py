@@ -7,7 +7,7 @@ next one permitted. The hub's own account is the witness: every message there, i
 Then the same with every old flow 500 ms late, so that a new connection may overtake the old one's DISCONNECT: strict
 must not show the hub two connections (400027), fast does.
 
-    python benchmarks/bench_handover.py [--rtt 60] [--renewals 60] [--identities 6] [--rate 5] [--json]
+    python -m benchmarks.bench_handover [--rtt 60] [--renewals 60] [--identities 6] [--rate 5] [--json]
 
 Exit code 1 when a target is missed: median gap at most 2.2 round trips strict and 1.2 fast; no receipt lost, order
 kept, no error at the hub; strict without a 400027 when the old flow is late.
@@ -23,23 +23,19 @@ import statistics
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from gatewayd.emulator.event_log import HubCode  # noqa: E402 - the root is on the path only now
-from gatewayd.emulator.faults import FaultKind  # noqa: E402
-from gatewayd.message import Identity  # noqa: E402
-from gatewayd.transport.worker import Worker  # noqa: E402
-from gatewayd.upstream.dialer import Dialer, Endpoint  # noqa: E402
-from gatewayd.upstream.handover import Mode  # noqa: E402
-from gatewayd.upstream.mqtt_link import Carrier, MqttSettings  # noqa: E402
-from gatewayd.upstream.mqtt_session import MqttHubSession  # noqa: E402
-from tests.support.delay_line import DelayLine  # noqa: E402
-from tests.support.emulated_hub import DeskHub, emulated_hub  # noqa: E402
-from tests.support.hub_session_rig import RealTime, RecordingOwner  # noqa: E402
+from gatewayd.emulator.event_log import HubCode
+from gatewayd.emulator.faults import FaultKind
+from gatewayd.message import Identity
+from gatewayd.transport.worker import Worker
+from gatewayd.upstream.dialer import Dialer, Endpoint
+from gatewayd.upstream.handover import Mode
+from gatewayd.upstream.mqtt_link import Carrier, MqttSettings
+from gatewayd.upstream.mqtt_session import MqttHubSession
+from tests.support.delay_line import DelayLine
+from tests.support.emulated_hub import DeskHub, emulated_hub
+from tests.support.hub_session_rig import RealTime, RecordingOwner
 
 # In round trips: one for DISCONNECT and the hub's FIN, one for CONNECT and CONNACK; fast sends both at once.
 TARGETS = {Mode.STRICT: 2.2, Mode.FAST: 1.2}

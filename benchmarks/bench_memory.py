@@ -117,7 +117,7 @@ class AzureClients:
     def __init__(self, plan: dict[str, Any]) -> None:
         import logging  # noqa: PLC0415 - the other programs of this file must not pay for the SDK
 
-        from azure.iot.device import IoTHubDeviceClient  # noqa: PLC0415
+        from azure.iot.device import IoTHubDeviceClient  # noqa: PLC0415 - as above
 
         logging.disable(logging.CRITICAL)
         self._make = IoTHubDeviceClient.create_from_symmetric_key

@@ -5,7 +5,7 @@ path once, so that a noisy machine is noisy for all. Every device has a key of i
 every path are compared with azure-iot-device's, one by one. "C alone" and the floor (compressions with two streams
 interleaved) come from csrc/tests/bench.c, a process that gets three turns in each round, being short.
 
-    python benchmarks/bench_signer.py [--devices N] [--rounds N] [--json]
+    python -m benchmarks.bench_signer [--devices N] [--rounds N] [--json]
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Question: how much CPU (user + system, fsync's share of the kernel included) does the thread need for a message of 256
 bytes, and how many bytes reach the disk for it?
 
-    python benchmarks/bench_store.py [DIRECTORY]
+    python -m benchmarks.bench_store [DIRECTORY]
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The last row is ours with WebSocket frames inside: what they add is its differen
 Both ends run in processes of their own and measure themselves, so every figure is of one role alone. The RSS figure is
 the slope between two sizes, CPU is the process's own time. Everything is on 127.0.0.1 with certificates made here.
 
-    python benchmarks/bench_transport.py [--connections 500] [--messages 20000] [--version 1.2] [--key rsa]
+    python -m benchmarks.bench_transport [--connections 500] [--messages 20000] [--version 1.2] [--key rsa]
 
 Columns: KiB of RSS per connection, CPU ms per connect, CPU µs per 256-byte message echoed (one received, one sent).
 """
@@ -26,16 +26,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from gatewayd.transport.addresses import SocketAddress  # noqa: E402 - the root is on the path only now
-from gatewayd.transport.stream import Stream, StreamOwner  # noqa: E402
-from gatewayd.transport.tls_contexts import client_context, server_context  # noqa: E402
-from gatewayd.transport.tls_stream import TlsStream  # noqa: E402
-from gatewayd.transport.tls_transport import open_stream, serve_streams  # noqa: E402
-from gatewayd.transport.websocket_transport import WebSocketDoor, open_websocket  # noqa: E402
-from tests.support.tls_material import HUB, Authority  # noqa: E402
+from gatewayd.transport.addresses import SocketAddress
+from gatewayd.transport.stream import Stream, StreamOwner
+from gatewayd.transport.tls_contexts import client_context, server_context
+from gatewayd.transport.tls_stream import TlsStream
+from gatewayd.transport.tls_transport import open_stream, serve_streams
+from gatewayd.transport.websocket_transport import WebSocketDoor, open_websocket
+from tests.support.tls_material import HUB, Authority
 
 PAYLOAD = bytes(range(256))
 IN_FLIGHT = 50
@@ -249,7 +246,7 @@ class End:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "benchmarks.bench_transport", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.greeting = self.read()
 

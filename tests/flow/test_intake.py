@@ -13,11 +13,6 @@ from tests.support.raw_device import PUBACK, UNSUBACK, RawDevice, publish_bytes,
 from tests.support.tls_material import Tls
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    return Tls.make(tmp_path_factory.mktemp("tls"))
-
-
 async def test_telemetry_goes_to_the_hub_as_it_was_published_and_is_receipted_then(tls: Tls) -> None:
     async with hub_fleet_rig("dev-01") as rig, listening(rig, tls, "dev-01") as desk:
         device = await RawDevice.connect(desk, "dev-01")

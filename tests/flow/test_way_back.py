@@ -35,11 +35,6 @@ TWIN, DESIRED = "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"
 PINGREQ = b"\xc0\x00"
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    return Tls.make(tmp_path_factory.mktemp("tls"))
-
-
 async def subscribed(rig: HubFleetRig, desk: ListenerDesk, *filters: str, qos: int = 1) -> RawDevice:
     """A device at the hub, with its filters."""
     device = await RawDevice.connect(desk, NAME)

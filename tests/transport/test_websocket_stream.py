@@ -1,20 +1,14 @@
-"""A WebSocket as a stream: against frames written by hand, aiohttp, and itself."""
+"""A WebSocket as a stream: against frames written by hand, and itself."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
-from aiohttp import web
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from wsproto.connection import Connection, ConnectionType
 
 from gatewayd.errors import Bounded, ConnectionLost, HandshakeFailed, LocalProtocolError
 from gatewayd.transport.stream import Stream
@@ -27,7 +21,6 @@ from tests.support.websocket_rig import (
     BINARY,
     CLOSE,
     CONTINUATION,
-    PATH,
     PING,
     PONG,
     TEXT,
@@ -496,88 +489,6 @@ async def test_a_client_that_leaves_before_the_upgrade_is_refused_once(tls: Tls)
     assert refused == ["the other end closed the connection during the WebSocket upgrade"]
 
 
-# aiohttp as the other end
-
-
-async def test_an_aiohttp_client_talks_to_our_server(tls: Tls) -> None:
-    owner = Recorder(data=lambda it: it.s.write(bytes(it.data)), eof=lambda it: it.s.close())
-    async with (
-        websockets_served(tls.our_server(), lambda _: owner) as server,
-        aiohttp.ClientSession() as http,
-        http.ws_connect(
-            f"https://127.0.0.1:{server.port}{PATH}?iothub-no-client-cert=true",
-            ssl=tls.their_client(),
-            server_hostname=HUB,
-            protocols=("mqtt",),
-            compress=15,
-        ) as ws,
-    ):
-        assert ws.protocol == "mqtt"
-        assert ws.compress == 0, "the offer of compression was declined"
-        await ws.ping(b"aiohttp")
-        await ws.send_bytes(b"hello")
-        assert await ws.receive_bytes(timeout=PATIENCE) == b"hello"
-        await ws.close()
-        assert ws.close_code == 1000
-        await owner.until_told("closed")
-    assert owner.error is None
-
-
-@asynccontextmanager
-async def aiohttp_served(
-    tls: Tls, serve: Callable[[web.WebSocketResponse], object], protocols: tuple[str, ...] = ("mqtt",)
-) -> AsyncIterator[int]:
-    async def answer(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(protocols=protocols, compress=True)
-        await ws.prepare(request)
-        await serve(ws)  # type: ignore[misc]  # a coroutine function
-        return ws
-
-    app = web.Application()
-    app.router.add_get(PATH, answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.their_server())
-    await site.start()
-    assert site._server is not None
-    try:
-        yield site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    finally:
-        await runner.cleanup()
-
-
-async def echo(ws: web.WebSocketResponse) -> None:
-    async for message in ws:
-        await ws.send_bytes(message.data)
-
-
-async def test_our_client_talks_to_an_aiohttp_server(tls: Tls) -> None:
-    owner = Recorder()
-    data = random.Random(1).randbytes(200_000)
-    async with aiohttp_served(tls, echo) as port:
-        stream = await websocket_dialled(port, tls.our_client(), owner, target=f"{PATH}?x=y")
-        assert owner.calls == ["ready"]
-        stream.write(data)
-        await owner.until(lambda it: len(it.data) == len(data))
-        assert owner.data == data
-        stream.finish()
-        await owner.until_told("closed")
-    assert owner.error is None
-
-
-async def test_our_client_hears_an_aiohttp_server_close(tls: Tls) -> None:
-    async def close(ws: web.WebSocketResponse) -> None:
-        await ws.send_bytes(b"bye")
-        await ws.close()
-
-    owner = closing()
-    async with aiohttp_served(tls, close) as port:
-        await websocket_dialled(port, tls.our_client(), owner)
-        await owner.until_told("closed")
-    assert owner.data == b"bye"
-    assert (owner.calls[-2:], owner.error) == (["eof", "closed"], None)
-
-
 # Ourselves as the other end
 
 
@@ -644,104 +555,6 @@ class _never:  # noqa: N801  # reads as what it does
 
     def overdue(self) -> Declined:
         return Declined(b"", "never")
-
-
-# Any split of any flow
-
-
-class _Pipe:
-    """A stream that is only a place to write to: what a WebSocket needs below it to be fed by hand."""
-
-    peer_address = ("192.0.2.1", 1)
-    tls_version = session = peer_certificate_der = None
-    session_reused = truncated = congested = False
-    write_buffer_size = 0
-
-    def __init__(self) -> None:
-        self.sent = bytearray()
-        self.is_open = True
-
-    def write(self, data: bytes) -> bool:
-        self.sent += data
-        return True
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-    def finish(self) -> None:
-        self.is_open = False
-
-    def close(self) -> None:
-        self.is_open = False
-
-    def abort(self, error: Exception | None = None) -> None:
-        self.is_open = False
-
-
-class _Open(_never):
-    """An upgrade that is done at once."""
-
-    def __init__(self, role: ConnectionType) -> None:
-        self.role = role
-
-    def receive(self, data: bytes) -> Upgraded | Declined | None:
-        return Upgraded(Connection(self.role), b"", data)
-
-
-def _fed(pieces: list[bytes], role: ConnectionType = ConnectionType.SERVER) -> tuple[Recorder, _Pipe]:
-    """What an owner hears when `pieces` arrive one after another."""
-    loop, owner, pipe = asyncio.new_event_loop(), Recorder(), _Pipe()
-    try:
-        stream = WebSocketStream(
-            loop,
-            _Open(role),
-            upgrade_timeout=1.0,
-            linger=1.0,
-            on_ready=lambda _: owner,
-            on_failed=lambda _stream, _error: None,
-        )
-        stream.stream_ready(pipe)
-        stream.stream_data(b"")
-        for piece in pieces:
-            stream.stream_data(piece)
-        stream.stream_closed(None)
-    finally:
-        loop.close()
-    return owner, pipe
-
-
-MESSAGES = st.lists(
-    st.one_of(
-        st.binary(max_size=300).map(lambda data: (BINARY, data)),
-        st.binary(max_size=125).map(lambda data: (PING, data)),
-        st.binary(max_size=125).map(lambda data: (PONG, data)),
-    ),
-    max_size=12,
-)
-
-
-@given(messages=MESSAGES, cuts=st.lists(st.integers(0, 4000), max_size=30))
-@settings(max_examples=150, deadline=None)
-def test_however_a_flow_is_split_the_owner_gets_the_same_bytes(
-    messages: list[tuple[int, bytes]], cuts: list[int]
-) -> None:
-    flow = b"".join(frame(opcode, data) for opcode, data in messages) + close_frame()
-    edges = [0, *sorted(min(cut, len(flow)) for cut in cuts), len(flow)]
-    pieces = [flow[start:end] for start, end in itertools.pairwise(edges)]
-    owner, pipe = _fed(pieces)
-    assert owner.data == b"".join(data for opcode, data in messages if opcode == BINARY)
-    assert owner.calls[-2:] == ["eof", "closed"]
-    assert pipe.sent.endswith(b"\x88\x02\x03\xe8")
-
-
-@given(flow=st.binary(max_size=200), split=st.integers(1, 7))
-@settings(max_examples=300, deadline=None)
-def test_no_bytes_make_more_than_an_end(flow: bytes, split: int) -> None:
-    for role in ConnectionType:
-        whole, _ = _fed([flow], role)
-        cut, _ = _fed([flow[at : at + split] for at in range(0, len(flow), split)], role)
-        assert whole.data == cut.data
-        assert (type(whole.error), whole.calls[-1]) == (type(cut.error), "closed")
 
 
 async def test_a_hub_that_ends_at_once_is_heard(tls: Tls) -> None:

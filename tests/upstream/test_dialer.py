@@ -23,11 +23,6 @@ from tests.support.stream_owners import PATIENCE, Recorder, stdlib_server
 from tests.support.tls_material import HUB, Tls
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    return Tls.make(tmp_path_factory.mktemp("tls"))
-
-
 class Names:
     """A resolver that answers from a table, and can be told to answer nothing for now."""
 

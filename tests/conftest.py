@@ -1,4 +1,4 @@
-"""Certificates for a whole test run, and the TLS versions that devices speak."""
+"""Certificates for a whole test run, and the TLS versions that devices and the hub speak."""
 
 from __future__ import annotations
 
