@@ -68,8 +68,8 @@ from gatewayd.upstream.session import HubSession, State
 
 _LOG: Final = logging.getLogger(__name__)
 
-# Of the time a stop may take: how much for receipts from the hub, for storing what it did not take, and for closing
-# devices. The hub sessions have the rest.
+# Of the time a stop may take: how much for receipts from the hub, for storing what it did not take (and as much again
+# for closing the outbox), and for closing devices. The hub sessions have the rest.
 RECEIPTS_SHARE: Final = 0.3
 STORE_SHARE: Final = 0.1
 DEVICES_SHARE: Final = 0.2
@@ -273,14 +273,14 @@ class Gateway:
             await self._store_the_rest(deadline * STORE_SHARE)
         await self.listener.drain(min(1.0, deadline * DEVICES_SHARE))
         sessions = self.hub_sessions.stop()
-        rest = deadline * (1.0 - RECEIPTS_SHARE - STORE_SHARE - DEVICES_SHARE)
+        rest = deadline * (1.0 - RECEIPTS_SHARE - 2 * STORE_SHARE - DEVICES_SHARE)
         if not await self._until(lambda: self.hub_sessions.open_sessions == 0, rest):
             _LOG.warning(
                 "%d of %d hub sessions did not end in time", self.hub_sessions.open_sessions, sessions
             )
         if self._twin_cache is not None:
             self._twin_cache.flush()
-        await self.outbox.close()
+        await self.outbox.close(deadline * STORE_SHARE)
         self._heartbeat.stop()
         if self._watch.trusted:
             save_floor(self.config.clock.floor_file, self._clock.wall())

@@ -145,9 +145,16 @@ class OutboxRoom:
         self.store.retune(max_bytes=self.max_bytes, when_full=self.when_full)
         self.custody.retune(custody_policy(config))
 
-    async def close(self) -> None:
-        """Everything asked for is on disk first."""
-        await self.store.close()
+    async def close(self, within: float) -> None:
+        """Everything asked for is on disk first, unless the disk takes longer than `within` seconds.
+
+        What it then has not taken has no receipt either. Its thread ends with the process.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self.store.close()
+        except TimeoutError:
+            _LOG.error("the disk of the outbox does not answer: gatewayd ends without it")
 
     def problems(self) -> Iterator[Concern]:
         """What keeps the daemon from being called ready."""

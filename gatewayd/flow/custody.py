@@ -185,7 +185,7 @@ class Custody:
 
     def store_is_well(self) -> None:
         """The outbox works again: those who got nothing from it ask anew."""
-        for lane in self._dispatch:
+        for lane in tuple(self._dispatch):  # a turn may end in a lane that is forgotten
             self.turn(lane)
 
     # Spill
@@ -225,6 +225,8 @@ class Custody:
 
     def _looked(self, now: float) -> None:
         """Spill those who have waited too long, forget those who wait no more."""
+        if self._store.health is Health.CLOSED:
+            return  # the daemon is at its end: what is left is the devices'
         late = now - self._policy.spill_after
         healthy = self._store.health is Health.OK
         for lane in tuple(self._waiting):

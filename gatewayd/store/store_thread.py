@@ -229,6 +229,10 @@ class Store:
         if not opened.done():
             opened.set_result(result)
 
+    def _has_ended(self) -> None:
+        if not self._ended.done():  # else nobody waited so long
+            self._ended.set_result(None)
+
     # In the thread
 
     def _serve(self, opened: asyncio.Future[Contents]) -> None:
@@ -247,7 +251,7 @@ class Store:
                 if moved := self._keeper.empty_wal():
                     self._post(moved, 0)
             self._keeper.close()
-            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+            self._loop.call_soon_threadsafe(self._has_ended)
 
     def _run(self, batch: list[Command]) -> list[Delivery]:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tests.support.gateway_rig import GatewayRig, gateway_rig
 from tests.support.raw_device import RawDevice, publish_bytes
 
 DEV = Identity("dev-01")
+PATIENCE_SECONDS = 10.0
 
 
 def value(rig: GatewayRig, name: str, **labels: str) -> float:
@@ -158,3 +161,28 @@ async def test_contents_of_devices_without_a_key_make_no_lanes(tmp_path: Path) -
         stranger = BacklogCount(Identity("stranger"), 1, 10, 0)
         rig.gateway.outbox._contents_changed(Contents((stranger,)))
         assert rig.gateway.dispatch.find(stranger.identity) is None
+
+
+async def test_a_disk_that_does_not_answer_holds_up_the_end_for_its_share_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    async with gateway_rig(tmp_path, "dev-01", more='[shutdown]\ndeadline = "1s"') as rig:
+        keeper = rig.gateway.outbox.store._keeper
+        closes = keeper.close
+
+        def hang() -> None:
+            answers.wait(PATIENCE_SECONDS)
+            closes()
+
+        keeper.close = hang  # type: ignore[method-assign]  # a sync that the disk keeps to itself
+        try:
+            before = rig.clock.monotonic()
+            await rig.gateway.drain()
+            assert rig.clock.monotonic() - before < 1.0
+            assert "the disk of the outbox does not answer" in caplog.text
+        finally:
+            answers.set()
+            thread = rig.gateway.outbox.store._thread
+            if thread is not None:
+                await asyncio.to_thread(thread.join, PATIENCE_SECONDS)

@@ -716,3 +716,13 @@ def test_wills_of_a_device_that_comes_and_goes_are_bounded_while_hub_and_outbox_
         site.dispatch.said_for(lane, will)
     assert len(lane.in_flight) == LaneBounds().max_messages
     assert site.value("messages_dropped_total", reason="will_said") == 1000 - LaneBounds().max_messages
+
+
+def test_a_store_that_is_closed_is_asked_for_nothing_more() -> None:
+    site = Site()
+    lane, device = site.lane()
+    site.offer(lane, 1, b"x")
+    site.store.health = Health.CLOSED
+    site.advance(30.0)
+    assert site.store.appends == 0
+    assert not device.receipts
